@@ -1,0 +1,5 @@
+"""``python -m reportlabel``."""
+
+from reportlabel.cli import main
+
+main()

@@ -1,0 +1,248 @@
+"""Assertion: which status a clause gives to a finding, by which cue.
+
+The predicates of the clause that follow a finding are folded from left to right. A predicate counts only when it
+governs the finding: in 「結節の増大は認めません」 the denial governs the growth, in 「胸水や腹水は認めません」 both members of
+the list, in 「腫瘤は転移を疑う」 the hedge governs the metastasis alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from reportlabel.annotate.clause import Clauses, alternatives
+from reportlabel.annotate.match import Hit
+from reportlabel.annotate.normalise import Normaliser
+from reportlabel.rulebook.models import AssertionRules, Effect, Status
+
+Temporality = Literal["current", "past", "hypothetical"]
+_OPPOSITE: dict[Status, Status] = {"present": "absent", "absent": "present", "uncertain": "uncertain"}
+
+
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """Status (``None``: the sentence says nothing of it), temporality and the cue that decided.
+
+    ``weak``: named as a cause only (肺癌による無気肺); any other statement of the report about it goes first.
+    """
+
+    status: Status | None
+    temporality: Temporality
+    cue: str
+    weak: bool = False
+
+
+@dataclass(frozen=True)
+class AssertionWords:
+    """Compiled words of ``rules/assertion.yaml`` that are no cues themselves."""
+
+    light: re.Pattern[str]
+    light_end: re.Pattern[str]
+    coordinated: re.Pattern[str]
+    comparison: re.Pattern[str]
+    blocker: re.Pattern[str]
+    prior: re.Pattern[str]
+    filler: re.Pattern[str]
+    cause: re.Pattern[str]
+    joined: re.Pattern[str]
+
+    @classmethod
+    def from_rules(cls, rules: AssertionRules, normaliser: Normaliser) -> AssertionWords:
+        light = alternatives(rules.light_nouns, normaliser)
+        modifiers = alternatives(rules.modifiers, normaliser)
+        comparison = rules.comparison
+        return cls(
+            light=re.compile(rf"(?:の?(?:{light}))*"),
+            light_end=re.compile(rf"(?:{light})$"),
+            coordinated=re.compile(rf"(?:の?(?:{light}))*(?:\([^()]*\))?\s?(?:{alternatives(rules.coordinators, normaliser)})(?!による|に伴)[^をが]*$"),
+            comparison=re.compile(
+                rf"(?:の?(?:{light}))*(?:{alternatives(comparison.words, normaliser)})"
+                rf"(?!の?(?:{alternatives(comparison.not_before, normaliser)}))"
+            ),
+            blocker=re.compile(rf"[^、]{{0,4}}?(?:{alternatives(rules.blockers, normaliser)})"),
+            prior=re.compile(alternatives(rules.prior.words, normaliser)),
+            filler=re.compile(rf"(?:{modifiers}|、|\s)+"),
+            cause=re.compile(rf"(?:の?(?:{light}))*(?:{alternatives(rules.causes, normaliser)})"),
+            joined=re.compile(rf"(?:の?(?:{light}))*(?:{alternatives([word for word in rules.coordinators if word != '、'], normaliser)})"),
+        )
+
+
+def assess(text: str, finding: Hit, heads: Sequence[Hit], cues: Sequence[Hit], clauses: Clauses, words: AssertionWords) -> Assertion:
+    """The assertion of one finding.
+
+    Args:
+        text: compact sentence.
+        finding: the finding in question.
+        heads: all findings and argument nouns of the sentence, in order.
+        cues: all cues of the sentence, in order.
+    """
+    group = clauses.level[finding.start]
+    start, end = clauses.bounds(finding.start, finding.end)
+    inside = [cue for cue in cues if clauses.level[cue.start] == group]
+    after = [cue for cue in inside if cue.start >= finding.end and cue.end <= end and not _is_before(cue)]
+    if group and not after:
+        after, end = _after_bracket(text, finding, cues, clauses, end)
+    status: Status = "present"
+    decided = ""
+    for cue in inside:
+        if not (_is_before(cue) and start <= cue.start and cue.end <= finding.start):
+            continue
+        if _reaches(text, cue, finding, inside):
+            status, decided = _fold(status, cue.entry.effect), text[cue.start : cue.end]
+            if cue.entry.effect == "past":
+                return Assertion("present", "past", decided)
+    between = [head for head in heads if head.start >= finding.end and clauses.level[head.start] == group]
+    tail = text[finding.end : end]
+    if words.blocker.match(tail):
+        return Assertion(status, "current", decided)
+    if words.comparison.match(tail) and any(cue.entry.effect in ("hedge", "believe", "neutral") for cue in after):
+        return Assertion("uncertain", "current", tail[:3])
+    last_deny: Hit | None = None
+    for cue in after:
+        if not _adjacent_enough(text, finding, cue, words):
+            continue
+        link = _link(text, finding, cue, between, inside, words)
+        if link == "blocked":
+            break
+        effect = cue.entry.effect
+        if last_deny is not None and any(last_deny.end <= head.start < cue.start for head in between):
+            break
+        if effect == "planned":
+            return Assertion(status, "hypothetical", text[cue.start : cue.end])
+        if effect == "supposed":
+            return Assertion(status, "hypothetical", text[cue.start : cue.end])
+        if effect == "past":
+            return Assertion(status, "past", text[cue.start : cue.end])
+        if effect in ("unassessed", "reference"):
+            if decided and status != "present":
+                break
+            return Assertion(None, "current", text[cue.start : cue.end])
+        if effect == "deny":
+            last_deny = cue
+        before = status
+        status = _fold(status, effect)
+        if status != before or not decided:
+            decided = text[cue.start : cue.end]
+    prior = words.prior.search(text, start, finding.start)
+    temporality: Temporality = "current"
+    if prior is not None and not _has_predicate(inside, prior.end(), finding.start):
+        temporality = "past"
+    weak = status == "present" and words.cause.match(tail) is not None
+    return Assertion(status, temporality, decided, weak)
+
+
+def invert(assertion: Assertion) -> Assertion:
+    """For a normal statement that names the thing (CPA sharp): what affirms it denies the finding."""
+    if assertion.status is None:
+        return assertion
+    return Assertion(_OPPOSITE[assertion.status], assertion.temporality, assertion.cue)
+
+
+def _fold(status: Status, effect: Effect) -> Status:
+    if effect == "deny":
+        return "absent"
+    if effect == "hedge":
+        return "uncertain"
+    return status
+
+
+def _is_before(cue: Hit) -> bool:
+    return cue.entry.before
+
+
+def _has_predicate(cues: Sequence[Hit], start: int, end: int) -> bool:
+    return any(start <= cue.start and cue.end <= end and not _is_before(cue) for cue in cues)
+
+
+_MAX_REACH = 60
+
+
+def _reaches(text: str, cue: Hit, finding: Hit, cues: Sequence[Hit]) -> bool:
+    """A Latin word in front reaches over a list (no nodule or effusion), not past a predicate or a later such word."""
+    if finding.start - cue.end > _MAX_REACH:
+        return False
+    between = text[cue.end : finding.start]
+    later = any(
+        cue.end <= other.start and other.end <= finding.start and other is not cue and other.entry.effect != "neutral"
+        for other in cues
+    )
+    return not later and not re.search(r"[。、をがは]", between)
+
+
+def _adjacent_enough(text: str, finding: Hit, cue: Hit, words: AssertionWords) -> bool:
+    if not cue.entry.adjacent:
+        return True
+    gap = text[finding.end : cue.start]
+    match = words.light.match(gap)
+    rest = gap[match.end() :] if match else gap
+    return rest in ("", "の", " ", "に対する", "に対し", "で", "への")
+
+
+Link = Literal["governed", "blocked"]
+
+
+def _link(
+    text: str, finding: Hit, cue: Hit, heads: Sequence[Hit], cues: Sequence[Hit], words: AssertionWords
+) -> Link:
+    """Whether the cue speaks of the finding, of another head after it, or of something that belongs to it."""
+    at = finding.end
+    for head in heads:
+        if head.start < at:
+            at = max(at, head.end)
+            continue
+        if head.end > cue.start:
+            break
+        gap = text[at : head.start]
+        argument = head.entry.kind == "argument"
+        if argument and not _has_predicate(cues, at, head.start) and not words.joined.match(gap):
+            return "blocked"
+        if gap and not _has_predicate(cues, at, head.start) and not words.coordinated.match(gap):
+            stripped = gap[_matched(words.light, gap) :]
+            if stripped and not words.filler.fullmatch(stripped):
+                return "blocked"
+        at = head.end
+    return "blocked" if _other_argument(text[at : cue.start], _has_predicate(cues, at, cue.start), words) else "governed"
+
+
+_ARGUMENT = re.compile(r"([^、はがをにも]{2,}?)(?:を|が|は|も)[^をがはも]{0,6}$")
+
+
+def _other_argument(gap: str, predicate: bool, words: AssertionWords) -> bool:
+    """Whether a noun phrase of its own stands between a topic and the predicate (結節は炎症後変化を疑う)."""
+    if predicate:
+        return False
+    rest = gap[_matched(words.light, gap) :]
+    topic = re.match(r"(?:には|にも|では|との|は|に|で)、?", rest)
+    if topic is None:
+        return False
+    argument = _ARGUMENT.search(rest[topic.end() :])
+    if argument is None:
+        return False
+    return words.light_end.search(argument[1]) is None
+
+
+def _matched(pattern: re.Pattern[str], text: str) -> int:
+    match = pattern.match(text)
+    return match.end() if match else 0
+
+
+def _after_bracket(
+    text: str, finding: Hit, cues: Sequence[Hit], clauses: Clauses, end: int
+) -> tuple[list[Hit], int]:
+    """A finding alone in brackets, such as an abbreviation, shares the predicate behind them."""
+    group = clauses.level[finding.start]
+    first, last = clauses.groups[group]
+    if (last - first) - (finding.end - finding.start) > 4 or last + 1 >= len(text):
+        return [], end
+    outer = clauses.level[last]
+    _, outer_end = clauses.bounds(last, last + 1)
+    return (
+        [
+            cue
+            for cue in cues
+            if cue.start > last and cue.end <= outer_end and clauses.level[cue.start] == outer and not _is_before(cue)
+        ],
+        outer_end,
+    )

@@ -1,0 +1,179 @@
+"""Sections, headings and sentences of a normalised report.
+
+A line break ends a sentence only where the words say so: reports wrap in the middle of a sentence
+(「肺癌⏎を否定できません」), and others leave the full stop out at the end of every line.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from reportlabel.annotate.normalise import Normaliser
+from reportlabel.rulebook.models import SectionRules
+
+BODY = "findings"
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A span of the report.
+
+    Attributes:
+        start, end: code points in the report, end exclusive, without blanks around.
+        section: id of the section it stands in.
+        topic: the heading in front of it when that is no section name (「肝」 of 「肝：SOLなし」), else ``""``.
+        line: number of the line it begins on.
+        heading: it is itself a heading (nothing is asserted by it).
+    """
+
+    start: int
+    end: int
+    section: str
+    topic: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Splitter:
+    """Compiled ``rules/sections.yaml``."""
+
+    headings: dict[str, str]
+    heading: re.Pattern[str]
+    sentence: re.Pattern[str]
+    closed: re.Pattern[str]
+    goes_on: re.Pattern[str]
+    starts: re.Pattern[str]
+    wrap_width: int
+
+    @classmethod
+    def from_rules(cls, rules: SectionRules, normaliser: Normaliser) -> Splitter:
+        def words(terms: list[str]) -> str:
+            return "|".join(re.escape(normaliser(term)) for term in sorted(terms, key=len, reverse=True))
+
+        headings = {_key(normaliser(term)): section.id for section in rules.sections for term in section.terms}
+        opening, closing = re.escape(normaliser(rules.brackets.open)), re.escape(normaliser(rules.brackets.close))
+        bullets = re.escape(normaliser(rules.bullets))
+        ends = re.escape(normaliser(rules.sentence_ends))
+        return cls(
+            headings=headings,
+            # 【所見】, ■診断:, 肝: , Impression(…): — a bracketed word or a short word before a colon
+            heading=re.compile(
+                rf"[{bullets}\s]*(?:"
+                rf"[【\[<〈《]\s*(?P<bracketed>[^【】\[\]<>〈〉《》\n。]{{1,24}}?)\s*[】\]>〉》]\s*:?"
+                rf"|[{opening}]\s*(?P<enclosed>[^{closing}\n。、]{{1,16}}?)\s*[{closing}]\s*(?::|(?=\n|$))"
+                rf"|(?P<colon>[^:。、\n]{{1,16}}?)\s*(?:\([^()\n]{{0,16}}\))?\s*:(?!\d)"
+                rf")\s*"
+            ),
+            # A full stop of Latin text ends a sentence only before a blank; 2.3 is a number.
+            sentence=re.compile(
+                rf"(?:[^{ends}.?]|(?<=[a-z0-9])\.(?!\s|$)|\?(?!\s|$))*(?:[{ends}]+[」』）)]*|\.|\?)?"
+            ),
+            closed=re.compile(rf"(?:[{ends}:】\].]|{words(rules.line_closers)})[」』)]*$"),
+            goes_on=re.compile(rf"(?:{words(rules.line_openers)})$"),
+            starts=re.compile(rf"(?:[{bullets}【\[<■]|{words(rules.starters)}|[^ぁ-ん、。)])"),
+            wrap_width=rules.wrap_width,
+        )
+
+    def split(self, text: str) -> list[Sentence]:
+        """All sentences of a normalised report, in order. Blank text gives none."""
+        sentences: list[Sentence] = []
+        section, topic = BODY, ""
+        number = 0
+        for start, end in self._blocks(text):
+            at = start
+            line_topic = topic
+            while True:
+                match = self.heading.match(text, at, end)
+                if match is None:
+                    break
+                name = match["bracketed"] or match["enclosed"] or match["colon"] or ""
+                known = self.headings.get(_key(name))
+                if known is None and match["colon"] is not None and len(name) > 12:
+                    break
+                alone = match.end() >= end
+                if known is not None:
+                    section, topic, line_topic = known, "", ""
+                elif match["bracketed"] is not None or alone:
+                    # 【肝】 or 「肝：」 alone on its line holds until the next heading
+                    topic = line_topic = name
+                    if match["bracketed"] is not None and section in ("indication", "comparison", "technique"):
+                        section = BODY
+                else:
+                    line_topic = name
+                at = match.end()
+                if at >= end:
+                    break
+            self._sentences(text, at, end, section, line_topic, number, sentences)
+            number += 1
+        return sentences
+
+    def _sentences(
+        self, text: str, at: int, end: int, section: str, topic: str, line: int, sentences: list[Sentence]
+    ) -> None:
+        while at < end:
+            match = self.sentence.match(text, at, end)
+            stop = match.end() if match is not None and match.end() > at else end
+            first, last = at, stop
+            while first < last and text[first].isspace():
+                first += 1
+            while last > first and text[last - 1].isspace():
+                last -= 1
+            if last > first:
+                sentences.append(Sentence(first, last, section, topic, line))
+            at = stop
+
+    def _blocks(self, text: str) -> list[tuple[int, int]]:
+        """Lines, with those joined that are one sentence wrapped."""
+        lines = _lines(text)
+        if len(lines) < 2:
+            return lines
+        blocks: list[tuple[int, int]] = []
+        widest = max(end - start for start, end in lines)
+        start, end = lines[0]
+        for next_start, next_end in lines[1:]:
+            if self._wraps(text, start, end, next_start, next_end, widest):
+                end = next_end
+            else:
+                blocks.append((start, end))
+                start, end = next_start, next_end
+        blocks.append((start, end))
+        return [(start, end) for start, end in blocks if end > start]
+
+    def _wraps(self, text: str, start: int, end: int, next_start: int, next_end: int, widest: int) -> bool:
+        if end == start or next_end == next_start:
+            return False
+        line = text[max(start, end - 12) : end].rstrip()
+        after = text[next_start : next_start + 12].lstrip()
+        if not line or not after or line[-1] in "。!?:】]":
+            return False
+        if self.heading.match(text, next_start, next_end) is not None:
+            return False
+        if self.goes_on.search(line) is not None and self.closed.search(line) is None:
+            return True
+        if self.starts.match(after) is None:
+            return True
+        if self.closed.search(line) is not None:
+            return False
+        last_line = end - (text.rfind("\n", start, end) + 1 or start)
+        return last_line >= self.wrap_width and last_line >= 0.85 * widest
+
+
+_LINE = re.compile(r"[^\r\n]*")
+
+
+def _lines(text: str) -> list[tuple[int, int]]:
+    """Spans of the lines, also the empty ones; CR LF, LF and CR all end a line."""
+    lines: list[tuple[int, int]] = []
+    at, end = 0, len(text)
+    while at <= end:
+        match = _LINE.match(text, at)
+        assert match is not None
+        stop = match.end()
+        lines.append((at, stop))
+        at = stop + (2 if text.startswith("\r\n", stop) else 1)
+    return lines
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s・/]", "", name)

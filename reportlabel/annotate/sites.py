@@ -1,0 +1,239 @@
+"""Where a finding is: anatomical groups of a sentence (右肺上葉S2, 肝や右副腎, 縦隔・肺門リンパ節) and which one a finding has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from reportlabel.annotate.clause import Clauses, alternatives
+from reportlabel.annotate.match import Hit
+from reportlabel.annotate.normalise import Normaliser
+from reportlabel.rulebook.load import Rulebook
+from reportlabel.rulebook.models import Side
+
+LYMPH_NODE = "lymph_node"
+_LOBE_SITES = {"upper": "upper_lobe", "middle": "middle_lobe", "lower": "lower_lobe", "lingula": "lingula"}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Sites (ids; the organ that counts first), regions that only refine them, side and lobe."""
+
+    sites: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    side: Side | None = None
+    lobe: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Coordinated places that stand together in the text."""
+
+    start: int
+    end: int
+    place: Place
+    relational: bool = False
+
+
+@dataclass(frozen=True)
+class SiteWords:
+    """Compiled ``rules/anatomy.yaml``."""
+
+    parents: dict[str, frozenset[str]]
+    lung_segments: dict[int, dict[str, str]]
+    liver_segments: int
+    nodal: frozenset[str]
+    relation: re.Pattern[str]
+    inner: re.Pattern[str] = field(repr=False)
+    joint: re.Pattern[str] = field(repr=False)
+
+    @classmethod
+    def from_rules(cls, rules: Rulebook, normaliser: Normaliser) -> SiteWords:
+        anatomy = rules.anatomy
+        return cls(
+            parents=rules.site_parents,
+            lung_segments={
+                int(name[1:]): {"right": lobe.right, "left": lobe.left}
+                for name, lobe in anatomy.segments.lung.items()
+                if name[1:].isdigit()
+            },
+            liver_segments=len(anatomy.segments.liver),
+            nodal=frozenset(anatomy.nodal_regions),
+            relation=re.compile(rf"(?:部|側|面|壁|内|領域|表面)*(?:{alternatives(anatomy.relations, normaliser)})"),
+            # what may stand inside one place, and between the places of a list
+            inner=re.compile(r"の?第?[\d・,~～\-./ ]*(?:番目)?(?:の|部|側|内|領域|区域|枝|方|寄り)*"),
+            joint=re.compile(
+                r"(?:部|側|内|領域|周囲|近傍|方|間|下|直下|に|の)*\s?(?:、|,|・|/|や|から|及び|および|と|~|～|ないし|または|にも?、|も|-|並びに|ならびに|かけて|、?一部)+(?:一部|主に|同側|対側)?"
+            ),
+        )
+
+    def lies_in(self, site: str, wanted: frozenset[str]) -> bool:
+        return not wanted.isdisjoint(self.parents.get(site, frozenset({site})))
+
+
+_SEGMENT = re.compile(r"(?<![a-z0-9])s(10|[1-9])[a-c]?(?:\s?[+/・,~\-]\s?s?(10|[1-9])[a-c]?)*(?![0-9a-z])")
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    start: int
+    end: int
+    site: str | None
+    side: Side | None
+    lobe: str | None = None
+    regions: tuple[str, ...] = ()
+    segment: int | None = None
+
+
+def find_groups(text: str, sites: Sequence[Hit], sides: Sequence[Hit], words: SiteWords) -> list[Group]:
+    """All groups of a compact sentence, in order."""
+    tokens = _tokens(text, sites, sides)
+    if not tokens:
+        return []
+    groups: list[Group] = []
+    elements: list[list[_Token]] = [[tokens[0]]]
+    for before, token in zip(tokens, tokens[1:], strict=False):
+        gap = text[before.end : token.start]
+        # 肝脾, 肝胆膵: single characters side by side are organs of a list
+        listed = not gap and before.site and token.site and before.end - before.start == token.end - token.start == 1
+        if listed:
+            elements.append([token])
+        elif words.inner.fullmatch(gap) and not (before.site and token.side and not token.site and not gap):
+            elements[-1].append(token)
+        elif words.joint.fullmatch(gap) or (before.site and token.side and not gap):
+            elements.append([token])
+        else:
+            groups.append(_group(text, elements, words))
+            elements = [[token]]
+    groups.append(_group(text, elements, words))
+    return groups
+
+
+def _tokens(text: str, sites: Sequence[Hit], sides: Sequence[Hit]) -> list[_Token]:
+    tokens = [
+        _Token(hit.start, hit.end, hit.entry.name, hit.entry.side, hit.entry.lobe, hit.entry.regions) for hit in sites
+    ]
+    taken = [(hit.start, hit.end) for hit in sites]
+    tokens += [
+        _Token(hit.start, hit.end, None, hit.entry.side)
+        for hit in sides
+        if not any(start < hit.end and hit.start < end for start, end in taken)
+    ]
+    if "s" in text:
+        tokens += [
+            _Token(match.start(), match.end(), None, None, segment=int(match[1]))
+            for match in _SEGMENT.finditer(text)
+            if not any(start < match.end() and match.start() < end for start, end in taken)
+        ]
+    return sorted(tokens, key=lambda token: (token.start, token.end))
+
+
+def _group(text: str, elements: Sequence[Sequence[_Token]], words: SiteWords) -> Group:
+    start, end = elements[0][0].start, elements[-1][-1].end
+    places: list[Place] = []
+    side: Side | None = None
+    organ: str | None = None
+    for element in elements:
+        place = _element(element, side, organ, words)
+        side, organ = place.side or side, place.sites[0] if place.sites else organ
+        places.append(place)
+    merged = _merge(places, words)
+    return Group(start, end, merged, relational=words.relation.match(text, end) is not None)
+
+
+def _element(element: Sequence[_Token], side: Side | None, organ: str | None, words: SiteWords) -> Place:
+    """One place: its last organ is the head, earlier ones refine it; the lobe is the first one named."""
+    sides = {token.side for token in element if token.side}
+    own: Side | None = None
+    if len(sides) == 1:
+        own = next(iter(sides))
+    elif sides:
+        own = "bilateral"
+    heads = [token.site for token in element if token.site]
+    head = heads[-1] if heads else organ
+    lobe = next((token.lobe for token in element if token.lobe), None)
+    regions = dict.fromkeys([*heads[:-1], *(region for token in element for region in token.regions)])
+    segment = next((token.segment for token in element if token.segment is not None), None)
+    if segment is not None:
+        if head is not None and "liver" in words.parents.get(head, frozenset()):
+            head = "liver"
+        elif head is None or "lung" in words.parents.get(head, frozenset()):
+            by_side = words.lung_segments.get(segment, {})
+            known = own or side
+            if known in by_side:
+                segment_lobe: str | None = by_side[known]
+            else:
+                segment_lobe = by_side.get("right") if len(set(by_side.values())) == 1 else None
+            # a segment is finer than the lobe in front of it (左上葉S4 is lingula)
+            lobe = segment_lobe or lobe
+            head = _LOBE_SITES.get(segment_lobe or "", head or "lung")
+    if head is None:
+        return Place(side=own)
+    return Place(sites=(head,), regions=tuple(regions), side=own or side, lobe=lobe)
+
+
+def _merge(places: Sequence[Place], words: SiteWords) -> Place:
+    heads = [site for place in places for site in place.sites]
+    regions = [region for place in places for region in place.regions]
+    if heads and heads[-1] == LYMPH_NODE and len(heads) > 1:
+        # 縦隔・肺門リンパ節: the regions in front name nodes as well
+        keep = []
+        for site in heads:
+            (regions if site in words.nodal else keep).append(site)
+        heads = keep
+    sides = {place.side for place in places if place.side}
+    side: Side | None = next(iter(sides)) if len(sides) == 1 else ("bilateral" if sides else None)
+    lobe = next((place.lobe for place in places if place.lobe), None)
+    if lobe == "hilum":
+        lobe = next((place.lobe for place in places if place.lobe and place.lobe != "hilum"), lobe)
+    return Place(sites=tuple(dict.fromkeys(heads)), regions=tuple(dict.fromkeys(regions)), side=side, lobe=lobe)
+
+
+def place_in_clause(
+    text: str, finding: Hit, groups: Sequence[Group], clauses: Clauses, *, target: bool, generic: bool, stop: int
+) -> tuple[Place | None, Side | None]:
+    """The place that the clause gives a finding, and the side nearest to it.
+
+    Args:
+        generic: a word such as 静脈瘤, whose own anatomy counts only where nothing else is named.
+        target: the finding is named by what it reaches, so a site that is only touched counts.
+        stop: start of the first predicate after the finding; a place behind the finding counts up to there.
+    """
+    level = clauses.level[finding.start]
+    start, _ = clauses.bounds(finding.start, finding.end)
+    side: Side | None = None
+    inner = [group for group in groups if finding.start < group.end <= finding.end]
+    own = inner[-1].place if inner and not (generic and inner[-1].start >= finding.start) else None
+    for group in reversed(groups):
+        if group.end > finding.start or group.start < start or clauses.level[group.start] != level:
+            continue
+        if side is None and group.place.side:
+            side = group.place.side
+        if not group.place.sites:
+            continue
+        if group.relational and not target:
+            continue
+        if own is not None and own.sites:
+            return _refined(own, group, text, finding), side or own.side
+        return group.place, group.place.side or side
+    if own is not None and own.sites:
+        return own, own.side or side
+    for group in groups:
+        if finding.end <= group.start and group.end <= stop and group.place.sites and not group.relational:
+            if text[finding.end : group.start] in ("を", "が", "は", "", ":", "("):
+                return group.place, group.place.side or side
+            break
+    if inner and inner[-1].place.sites:
+        return inner[-1].place, inner[-1].place.side or side
+    return None, side
+
+
+def _refined(own: Place, group: Group, text: str, finding: Hit) -> Place:
+    """A word that names its organ (肺結節) keeps it; the group in front refines it (右上葉に肺結節)."""
+    return Place(
+        sites=own.sites,
+        regions=tuple(dict.fromkeys((*group.place.sites, *group.place.regions))),
+        side=own.side or group.place.side,
+        lobe=group.place.lobe or own.lobe,
+    )

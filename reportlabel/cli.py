@@ -1,0 +1,225 @@
+"""The command line. Every command is one function here and does its work elsewhere.
+
+Heavy imports stand inside the commands, so that ``reportlabel --help`` is quick and no command pays for another's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from reportlabel.errors import ExitCode, ReportLabelError
+
+# A traceback must never show local variables: they hold report texts.
+app = typer.Typer(
+    name="reportlabel",
+    help="Teacher labels from Japanese radiology reports.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+rules_app = typer.Typer(help="Check, test and compare the rules.", no_args_is_help=True)
+app.add_typer(rules_app, name="rules")
+
+Reports = Annotated[Path, typer.Argument(help="CSV, TSV or Parquet with a report id and a text column.")]
+LabelSetName = Annotated[str, typer.Option("--label-set", help="A label set of rules/label_sets.")]
+RulesFolder = Annotated[Path | None, typer.Option("--rules", help="Another rules folder than the one installed.")]
+IdColumn = Annotated[str, typer.Option("--id-column", help="Column with the report id.")]
+TextColumn = Annotated[str, typer.Option("--text-column", help="Column with the report text.")]
+Encoding = Annotated[str | None, typer.Option("--encoding", help="Encoding of a CSV; found out where not given.")]
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend end with one message and an exit code, never a traceback."""
+    try:
+        app()
+    except ReportLabelError as error:
+        _errors().print(f"[bold red]error:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(int(error.exit_code))
+    except KeyboardInterrupt:
+        _errors().print("stopped; nothing was written")
+        sys.exit(130)
+    except BrokenPipeError:
+        # the reader of our output (head, less) has gone; say nothing more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(int(ExitCode.DONE))
+
+
+@app.command()
+def label(
+    reports: Reports,
+    label_set: LabelSetName,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Parquet of labels: one row a report and label.")],
+    mentions: Annotated[Path | None, typer.Option("--mentions", help="Parquet of all finding expressions.")] = None,
+    workers: Annotated[int, typer.Option("--workers", help="Processes.")] = 1,
+    rules: RulesFolder = None,
+    id_column: IdColumn = "report_id",
+    text_column: TextColumn = "text",
+    encoding: Encoding = None,
+    bert: Annotated[bool, typer.Option("--bert/--no-bert", help="Sentence classifier; this version has rules only.")] = False,
+) -> None:
+    """Label every report of a file."""
+    from reportlabel.label import label_file
+
+    if bert:
+        from reportlabel.errors import ConfigError
+
+        raise ConfigError("--bert: this version has no sentence classifier; leave the option out")
+    with _errors().status("labelling …"):
+        run = label_file(
+            reports,
+            label_set=label_set,
+            out=out,
+            mentions=mentions,
+            rules=rules,
+            workers=workers,
+            id_column=id_column,
+            text_column=text_column,
+            encoding=encoding,
+        )
+    for note in run.notes:
+        _errors().print(f"[yellow]note:[/] {_escaped(note)}", highlight=False, soft_wrap=True)
+    console = Console()
+    console.print(_value_table(run.values, title=label_set))
+    counts = run.counts
+    console.print(
+        f"{counts.rows_in:,} rows in = {counts.rows_out:,} labelled + {counts.quarantined:,} quarantined", highlight=False
+    )
+    if run.quarantine is not None:
+        console.print(f"quarantined rows, with reasons: {run.quarantine}", highlight=False, soft_wrap=True)
+    raise typer.Exit(int(run.exit_code))
+
+
+def _value_table(values, *, title: str) -> Table:  # type: ignore[no-untyped-def]
+    """Findings by status; labels that are no status (size, side) are left to the file."""
+    import polars as pl
+
+    statuses = ("present", "uncertain", "absent", "not_mentioned")
+    table = Table(title=f"labels: {title}", title_justify="left")
+    table.add_column("finding")
+    for status in statuses:
+        table.add_column(status.replace("_", " "), justify="right")
+    for (finding,), rows in values.group_by("finding", maintain_order=True):
+        counts = dict(rows.select("value", "reports").iter_rows())
+        if set(counts) <= set(statuses):
+            table.add_row(str(finding), *(f"{counts.get(status, 0):,}" for status in statuses))
+    del pl
+    return table
+
+
+@app.command()
+def evaluate(
+    pred: Annotated[Path, typer.Argument(help="Parquet of labels, as `label` writes it.")],
+    gold: Annotated[Path, typer.Argument(help="CSV or Parquet with report_id, finding, status.")],
+    reports: Annotated[Path | None, typer.Option("--reports", help="Show the text of disagreements from this file.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write everything as JSON.")] = None,
+    bootstrap: Annotated[int, typer.Option("--bootstrap", help="Resamples for the 95% intervals; 0: none.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+) -> None:
+    """Compare labels with a gold standard."""
+    from reportlabel.evaluate.command import run_evaluate
+
+    raise typer.Exit(
+        run_evaluate(
+            pred, gold, reports=reports, json_out=json_out, bootstrap=bootstrap, seed=seed, console=Console()
+        )
+    )
+
+
+@app.command()
+def explain(
+    reports: Reports,
+    report_id: Annotated[str, typer.Argument(help="Id of the report to explain.")],
+    label_set: Annotated[str | None, typer.Option("--label-set", help="Also show the labels that result.")] = None,
+    rules: RulesFolder = None,
+    id_column: IdColumn = "report_id",
+    text_column: TextColumn = "text",
+    encoding: Encoding = None,
+) -> None:
+    """Show one report coloured: each mention, its clause, its cue, its rule."""
+    from reportlabel.report.explain import run_explain
+
+    raise typer.Exit(
+        run_explain(
+            reports,
+            report_id,
+            label_set=label_set,
+            rules_folder=rules,
+            id_column=id_column,
+            text_column=text_column,
+            encoding=encoding,
+            console=Console(),
+        )
+    )
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("reportlabel-demo"),
+) -> None:
+    """Label a small built-in synthetic hospital and write a report page."""
+    from reportlabel.synth.demo import run_demo
+
+    raise typer.Exit(run_demo(out, console=Console()))
+
+
+@app.command()
+def bench(
+    reports: Annotated[Path | None, typer.Option("--reports", help="Reports to vary; default: the built-in ones.")] = None,
+    count: Annotated[int, typer.Option("--count", help="Distinct reports to make of them.")] = 20_000,
+    label_set: LabelSetName = "lung_ct",
+) -> None:
+    """Measure the rule path against fugashi alone on one core, and its peak memory."""
+    from reportlabel.bench import run_bench
+
+    raise typer.Exit(run_bench(reports, count=count, label_set=label_set, console=Console()))
+
+
+@rules_app.command("check")
+def rules_check(rules: RulesFolder = None) -> None:
+    """Find unknown keys, duplicate and shadowed terms, unreachable exclusions, missing examples."""
+    from reportlabel.rulebook.command import run_check
+
+    raise typer.Exit(run_check(rules, Console()))
+
+
+@rules_app.command("test")
+def rules_test(
+    region: Annotated[str | None, typer.Option("--region", help="Only one region folder.")] = None,
+    finding: Annotated[str | None, typer.Option("--finding", help="Only one finding.")] = None,
+    rules: RulesFolder = None,
+) -> None:
+    """Run the examples of the rules."""
+    from reportlabel.rulebook.command import run_test
+
+    raise typer.Exit(run_test(rules, region=region, finding=finding, console=Console()))
+
+
+@rules_app.command("diff")
+def rules_diff(
+    old: Annotated[Path, typer.Argument(help="The rules folder to compare with.")],
+    reports: Reports,
+    label_set: LabelSetName,
+    rules: RulesFolder = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the changed labels as JSON.")] = None,
+) -> None:
+    """Show which labels of a report file change, and by which rule."""
+    from reportlabel.rulebook.command import run_diff
+
+    raise typer.Exit(run_diff(old, reports, label_set, rules_folder=rules, json_out=out, console=Console()))
+
+
+def _errors() -> Console:
+    return Console(stderr=True)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

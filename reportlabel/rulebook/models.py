@@ -1,0 +1,323 @@
+"""The shape of the rule files: one pydantic model a file kind, unknown keys forbidden.
+
+Nothing here reads a file or compiles a word; see :mod:`reportlabel.rulebook.load` and
+:mod:`reportlabel.annotate.lexicon`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Status = Literal["present", "uncertain", "absent"]
+Value = Literal["present", "uncertain", "absent", "not_mentioned"]
+Side = Literal["right", "left", "bilateral"]
+Change = Literal["new", "increased", "decreased", "unchanged", "resolved"]
+Effect = Literal[
+    "affirm", "believe", "hedge", "deny", "neutral", "planned", "past", "supposed", "unassessed", "reference", "known"
+]
+Form = Literal["final", "linking"]
+
+
+class Strict(BaseModel):
+    """A model in which an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Name(Strict):
+    ja: str
+    en: str
+
+
+class Codes(Strict):
+    """Codes of other vocabularies: ICD-10 (WHO) and RadLex (RSNA)."""
+
+    icd10: list[Annotated[str, Field(pattern=r"^[A-Z]\d\d(\.\d)?$")]] = []
+    radlex: list[Annotated[str, Field(pattern=r"^RID\d+$")]] = []
+
+
+class Measure(Strict):
+    """The number after a term decides: at or above ``present_from`` present, below it absent."""
+
+    unit: str
+    present_from: float
+
+
+class Term(Strict):
+    text: Annotated[str, Field(min_length=1)]
+    at: list[str] = []
+    means: Literal["absent"] | None = None
+    measure: Measure | None = None
+
+
+def _term(value: object) -> object:
+    return {"text": value} if isinstance(value, str) else value
+
+
+AnyTerm = Annotated[Term, BeforeValidator(_term)]
+
+
+class Compose(Strict):
+    """A generic finding at a site is this finding."""
+
+    finding: str
+    at: Annotated[list[str], Field(min_length=1)]
+    unsited: bool = False
+
+
+class Example(Strict):
+    """A report text and what it must give for the finding; every example runs as a test."""
+
+    text: str
+    status: Value
+    size_mm: float | None = None
+    side: Side | None = None
+    site: str | None = None
+    count: str | None = None
+    change: Change | None = None
+
+
+class Finding(Strict):
+    """One concept: its words, its codes, what makes it, and examples that run as tests.
+
+    ``compose``: a generic finding at a site is this one. ``implied_by``: where one of these is there, so is this.
+    ``denial_of``: where one of these is denied, this is there (no abnormality: a normal study).
+    """
+
+    id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    name: Name
+    codes: Codes = Codes()
+    note: str | None = None
+    terms: list[AnyTerm] = []
+    compose: list[Compose] = []
+    exclude: list[str] = []
+    implied_by: list[str] = []
+    denial_of: list[str] = []
+    examples: list[Example] = []
+
+
+# --- anatomy.yaml
+
+
+class Region(Strict):
+    id: str
+    default_site: str | None = None
+
+
+class SideWords(Strict):
+    id: Side
+    terms: list[str]
+
+
+class SiteTerm(Strict):
+    """A word for a site; it may fix side and lobe, and name the regions it lies in (#4R: right, mediastinum)."""
+
+    text: str
+    side: Side | None = None
+    lobe: str | None = None
+    within: list[str] = []
+
+
+AnySiteTerm = Annotated[SiteTerm, BeforeValidator(_term)]
+
+
+class Site(Strict):
+    id: Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_]*$")]
+    within: list[str] = []
+    lobe: str | None = None
+    side: Side | None = None
+    name: Name | None = None
+    terms: list[AnySiteTerm] = []
+
+
+class LobeBySide(Strict):
+    right: str
+    left: str
+
+
+class Segments(Strict):
+    lung: dict[str, LobeBySide]
+    liver: list[str]
+
+
+class Anatomy(Strict):
+    regions: list[Region]
+    sides: list[SideWords]
+    sites: list[Site]
+    segments: Segments
+    exclude: list[str] = []
+    relations: list[str] = []
+    nodal_regions: list[str] = []
+
+
+# --- assertion.yaml
+
+
+class Paradigm(Strict):
+    final: list[str]
+    linking: list[str]
+    negative_final: list[str]
+    negative_linking: list[str]
+
+
+class Verb(Strict):
+    stem: str
+    paradigm: Annotated[str, Field(alias="class")]
+    effect: Effect
+    negative: Effect
+    argument: bool = False
+
+
+class Phrase(Strict):
+    effect: Effect
+    terms: list[str]
+    form: Form = "final"
+    direction: Literal["after", "before"] = "after"
+    adjacent: bool = False
+
+
+class Comparison(Strict):
+    words: list[str]
+    not_before: list[str]
+
+
+class Prior(Strict):
+    words: list[str]
+    attributive: list[str]
+
+
+class ChangeWords(Strict):
+    new: list[str]
+    increased: list[str]
+    decreased: list[str]
+    unchanged: list[str]
+    resolved: list[str]
+
+
+class CountWords(Strict):
+    one: list[str]
+    many: list[str]
+    counters: list[str]
+
+
+class SizeWords(Strict):
+    units: dict[str, float]
+    times: list[str]
+    prior: list[str]
+    part: list[str]
+    not_size: list[str]
+
+
+class ImageWords(Strict):
+    words: list[str]
+
+
+class AssertionRules(Strict):
+    precedence: list[Status]
+    paradigms: dict[str, Paradigm]
+    verbs: list[Verb]
+    phrases: list[Phrase]
+    comparison: Comparison
+    blockers: list[str]
+    light_nouns: list[str]
+    argument_nouns: list[str]
+    list_particles: list[str]
+    clause_ends: list[str]
+    coordinators: list[str]
+    modifiers: list[str]
+    prior: Prior
+    change: ChangeWords
+    count: CountWords
+    size: SizeWords
+    image: ImageWords
+    causes: list[str]
+
+
+# --- sections.yaml
+
+
+class Section(Strict):
+    id: str
+    name: Name
+    asserts: Literal["current", "none", "past"]
+    terms: list[str]
+
+
+class Brackets(Strict):
+    open: str
+    close: str
+
+
+class SectionRules(Strict):
+    sections: list[Section]
+    brackets: Brackets
+    bullets: str
+    sentence_ends: str
+    line_closers: list[str]
+    line_openers: list[str]
+    starters: list[str]
+    wrap_width: int
+
+
+# --- context.yaml, normalise.yaml
+
+
+class ContextRules(Strict):
+    carriers: list[str]
+    inherits: list[str]
+    targets: list[str]
+    unsized: list[str]
+    memory: int
+    anaphora: list[str]
+
+
+class NormaliseRules(Strict):
+    characters: dict[str, str]
+    spellings: list[list[str]] = []
+
+
+# --- staging/*.yaml
+
+
+class PrimaryTumour(Strict):
+    id: str
+    diagnosis: list[str]
+    lesions: list[str]
+    alone: list[str]
+    parts: list[str]
+    reach: int
+
+
+# --- label_sets/*.yaml
+
+
+class LabelEntry(Strict):
+    """One label: a finding or a union of findings, possibly limited to sites."""
+
+    id: str
+    name: Name
+    any_of: Annotated[list[str], Field(min_length=1)]
+    at: list[str] = []
+    none_of_others: bool = False
+    uncertain_as: Literal["ones", "zeros", "ignore", "keep"] = "ignore"
+
+
+class ValueEntry(Strict):
+    """A label that is not a status: a size, a side, a count, a grade."""
+
+    id: str
+    name: Name
+    value_of: str
+
+
+class LabelSet(Strict):
+    id: str
+    name: Name
+    source: str
+    region: str
+    modality_classes: list[str] = []
+    precedence: list[Status]
+    findings: Annotated[list[LabelEntry], Field(min_length=1)]
+    values: list[ValueEntry] = []
