@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from collections import deque
 from collections.abc import Iterator
@@ -134,10 +135,17 @@ def _labelled(
 ) -> Iterator[Labelled]:
     if workers == 1:
         annotator = Annotator(rules)
+        _keep_loaded()
         for batch in reader:
             yield label_batch(batch.reports, annotator, label_set)
     else:
         yield from _in_processes(reader, rules, label_set, workers=workers)
+
+
+def _keep_loaded() -> None:
+    """The compiled rules live as long as the process: keep the garbage collector from walking them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 # --- several processes: each builds its own annotator once and keeps it
@@ -149,6 +157,7 @@ def _start_worker(folder: Path, label_set: str) -> None:
     global _worker  # noqa: PLW0603 - a process pool offers no other place for what a worker holds
     rules = load_rules(folder)
     _worker = (Annotator(rules), rules.label_sets[label_set])
+    _keep_loaded()
 
 
 def _work(reports: pl.DataFrame) -> Labelled:

@@ -18,6 +18,7 @@ from reportlabel.annotate.normalise import Normaliser
 from reportlabel.rulebook.models import AssertionRules, Effect, Status
 
 Temporality = Literal["current", "past", "hypothetical"]
+_COMMA = "\u3001"  # the ideographic comma
 _OPPOSITE: dict[Status, Status] = {"present": "absent", "absent": "present", "uncertain": "uncertain"}
 
 
@@ -48,24 +49,44 @@ class AssertionWords:
     cause: re.Pattern[str]
     joined: re.Pattern[str]
 
+    other_argument: re.Pattern[str]
+    topic: re.Pattern[str]
+    breaks: re.Pattern[str]
+    adjacent: frozenset[str]
+
     @classmethod
     def from_rules(cls, rules: AssertionRules, normaliser: Normaliser) -> AssertionWords:
-        light = alternatives(rules.light_nouns, normaliser)
-        modifiers = alternatives(rules.modifiers, normaliser)
-        comparison = rules.comparison
+        def any_of(words: Sequence[str]) -> str:
+            return alternatives(words, normaliser)
+
+        particles, comparison = rules.particles, rules.comparison
+        genitive = re.escape(particles.genitive)
+        light_words = any_of(rules.light_nouns)
+        light = rf"(?:{genitive}?(?:{light_words}))*"
+        marks = any_of(particles.arguments)
+        closed = any_of(particles.breaks)
+        joining = [word for word in rules.coordinators if normaliser(word) != _COMMA]
         return cls(
-            light=re.compile(rf"(?:の?(?:{light}))*"),
-            light_end=re.compile(rf"(?:{light})$"),
-            coordinated=re.compile(rf"(?:の?(?:{light}))*(?:\([^()]*\))?\s?(?:{alternatives(rules.coordinators, normaliser)})(?!による|に伴)[^をが]*$"),
-            comparison=re.compile(
-                rf"(?:の?(?:{light}))*(?:{alternatives(comparison.words, normaliser)})"
-                rf"(?!の?(?:{alternatives(comparison.not_before, normaliser)}))"
+            light=re.compile(light),
+            light_end=re.compile(rf"(?:{light_words})$"),
+            coordinated=re.compile(
+                rf"{light}(?:\([^()]*\))?\s?(?:{any_of(rules.coordinators)})(?!{any_of(rules.not_coordinated)})"
+                rf"(?:(?!{any_of([particles.subject, particles.arguments[0]])}).)*$"
             ),
-            blocker=re.compile(rf"[^、]{{0,4}}?(?:{alternatives(rules.blockers, normaliser)})"),
-            prior=re.compile(alternatives(rules.prior.words, normaliser)),
-            filler=re.compile(rf"(?:{modifiers}|、|\s)+"),
-            cause=re.compile(rf"(?:の?(?:{light}))*(?:{alternatives(rules.causes, normaliser)})"),
-            joined=re.compile(rf"(?:の?(?:{light}))*(?:{alternatives([word for word in rules.coordinators if word != '、'], normaliser)})"),
+            joined=re.compile(rf"{light}(?:{any_of(joining)})"),
+            comparison=re.compile(
+                rf"{light}(?:{any_of(comparison.words)})(?!{genitive}?(?:{any_of(comparison.not_before)}))"
+            ),
+            blocker=re.compile(rf"[^{_COMMA}]{{0,4}}?(?:{any_of(rules.blockers)})"),
+            prior=re.compile(any_of(rules.prior.words)),
+            filler=re.compile(rf"(?:{any_of(rules.modifiers)}|{_COMMA}|\s)+"),
+            cause=re.compile(rf"{light}(?:{any_of(rules.causes)})"),
+            other_argument=re.compile(
+                rf"((?:(?!{marks}|{any_of(particles.topics)}|{_COMMA}).){{2,}}?)(?:{marks})(?:(?!{marks}).){{0,6}}$"
+            ),
+            topic=re.compile(rf"(?:{any_of(particles.topics)}){_COMMA}?"),
+            breaks=re.compile(rf"[。{_COMMA}]|{closed}"),
+            adjacent=frozenset(normaliser(word) for word in rules.adjacent_links),
         )
 
 
@@ -89,7 +110,7 @@ def assess(text: str, finding: Hit, heads: Sequence[Hit], cues: Sequence[Hit], c
     for cue in inside:
         if not (_is_before(cue) and start <= cue.start and cue.end <= finding.start):
             continue
-        if _reaches(text, cue, finding, inside):
+        if _reaches(text, cue, finding, inside, words):
             status, decided = _fold(status, cue.entry.effect), text[cue.start : cue.end]
             if cue.entry.effect == "past":
                 return Assertion("present", "past", decided)
@@ -159,7 +180,7 @@ def _has_predicate(cues: Sequence[Hit], start: int, end: int) -> bool:
 _MAX_REACH = 60
 
 
-def _reaches(text: str, cue: Hit, finding: Hit, cues: Sequence[Hit]) -> bool:
+def _reaches(text: str, cue: Hit, finding: Hit, cues: Sequence[Hit], words: AssertionWords) -> bool:
     """A Latin word in front reaches over a list (no nodule or effusion), not past a predicate or a later such word."""
     if finding.start - cue.end > _MAX_REACH:
         return False
@@ -168,7 +189,7 @@ def _reaches(text: str, cue: Hit, finding: Hit, cues: Sequence[Hit]) -> bool:
         cue.end <= other.start and other.end <= finding.start and other is not cue and other.entry.effect != "neutral"
         for other in cues
     )
-    return not later and not re.search(r"[。、をがは]", between)
+    return not later and words.breaks.search(between) is None
 
 
 def _adjacent_enough(text: str, finding: Hit, cue: Hit, words: AssertionWords) -> bool:
@@ -177,7 +198,7 @@ def _adjacent_enough(text: str, finding: Hit, cue: Hit, words: AssertionWords) -
     gap = text[finding.end : cue.start]
     match = words.light.match(gap)
     rest = gap[match.end() :] if match else gap
-    return rest in ("", "の", " ", "に対する", "に対し", "で", "への")
+    return rest in words.adjacent
 
 
 Link = Literal["governed", "blocked"]
@@ -206,18 +227,15 @@ def _link(
     return "blocked" if _other_argument(text[at : cue.start], _has_predicate(cues, at, cue.start), words) else "governed"
 
 
-_ARGUMENT = re.compile(r"([^、はがをにも]{2,}?)(?:を|が|は|も)[^をがはも]{0,6}$")
-
-
 def _other_argument(gap: str, predicate: bool, words: AssertionWords) -> bool:
     """Whether a noun phrase of its own stands between a topic and the predicate (結節は炎症後変化を疑う)."""
     if predicate:
         return False
     rest = gap[_matched(words.light, gap) :]
-    topic = re.match(r"(?:には|にも|では|との|は|に|で)、?", rest)
+    topic = words.topic.match(rest)
     if topic is None:
         return False
-    argument = _ARGUMENT.search(rest[topic.end() :])
+    argument = words.other_argument.search(rest[topic.end() :])
     if argument is None:
         return False
     return words.light_end.search(argument[1]) is None

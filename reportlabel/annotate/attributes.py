@@ -38,6 +38,9 @@ class AttributeWords:
     prior: re.Pattern[str]
     part: re.Pattern[str]
     not_size: re.Pattern[str]
+    not_before: re.Pattern[str]
+    arrow: re.Pattern[str]
+    denied: re.Pattern[str]
     changes: list[tuple[Change, re.Pattern[str]]]
     one: re.Pattern[str]
     many: re.Pattern[str]
@@ -54,15 +57,18 @@ class AttributeWords:
         times = any_of(rules.size.times)
         change = rules.change
         return cls(
+            # 28mm, 28x24mm, 2.8cmx2.4cm: the last number carries a unit
             size=re.compile(
-                rf"(?<![\d.]){number}\s?(?:{unit})?(?:\s?(?:{times})\s?{number}\s?(?:{unit})?){{0,2}}(?<=[a-z㎜㎝リチ])(?![a-z0-9/])"
-                rf"|(?<![\d.]){number}\s?(?:{unit})?(?:\s?(?:{times})\s?{number}\s?(?:{unit})?){{0,2}}(?<=センチ|.ミリ)"
+                rf"(?<![\d.])(?:{number}\s?(?:{unit})?\s?(?:{times})\s?){{0,2}}{number}\s?(?:{unit})(?![a-z0-9/])"
             ),
             number=re.compile(rf"({number})\s?({unit})?"),
             units={normaliser(word): factor for word, factor in rules.size.units.items()},
             prior=re.compile(any_of(rules.size.prior)),
             part=re.compile(any_of(rules.size.part)),
-            not_size=re.compile(rf"(?:{any_of(rules.size.not_size)})[^、。にをが]{{0,4}}$"),
+            not_size=re.compile(rf"(?:{any_of(rules.size.not_size)})(?:(?!{any_of(rules.particles.after_size)})[^、。]){{0,4}}$"),
+            not_before=re.compile(rf"\s?(?:{any_of(rules.size.not_before)})"),
+            arrow=re.compile(any_of(rules.size.arrows)),
+            denied=re.compile(rf"(?:{any_of(change.denied_link)}){{0,2}}(?:{any_of(change.denied)})"),
             changes=[
                 ("new", re.compile(any_of(change.new))),
                 ("increased", re.compile(any_of(change.increased))),
@@ -80,18 +86,23 @@ class AttributeWords:
         )
 
 
+_DIGIT = re.compile(r"\d")
+
+
 def find_sizes(text: str, words: AttributeWords) -> list[Size]:
     """All sizes of a compact sentence in order. Of 「12mm→15mm」 the first is prior."""
     sizes: list[Size] = []
+    if _DIGIT.search(text) is None:
+        return sizes
     for match in words.size.finditer(text):
         mm = longest_diameter(match[0], words)
         if mm is None:
             continue
         before = text[max(0, match.start() - 14) : match.start()]
         clause = re.split(r"[。、,]", before)[-1]
-        if words.not_size.search(clause) or re.match(r"\s?(?:スライス|厚|/)", text[match.end() :]):
+        if words.not_size.search(clause) or words.not_before.match(text, match.end()):
             continue
-        arrow = text.startswith(("→", "⇒"), match.end()) or text.startswith(("から", "より"), match.end())
+        arrow = words.arrow.match(text, match.end()) is not None
         sizes.append(
             Size(
                 start=match.start(),
@@ -118,17 +129,13 @@ def find_changes(text: str, words: AttributeWords) -> list[tuple[int, int, Chang
     found: list[tuple[int, int, Change]] = []
     for change, pattern in words.changes:
         for match in pattern.finditer(text):
-            tail = text[match.end() : match.end() + 8]
-            if change in ("increased", "decreased", "new") and _DENIED.match(tail):
+            if change in ("increased", "decreased", "new") and words.denied.match(text, match.end()):
                 if change == "new":
                     continue
                 found.append((match.start(), match.end(), "unchanged"))
             else:
                 found.append((match.start(), match.end(), change))
     return sorted(found, key=lambda item: (item[0], -item[1]))
-
-
-_DENIED = re.compile(r"(?:傾向)?(?:は|も|を|の)?(?:なし|ない|なく|ありませ|認めませ|認めず|認めない|みられませ|見られませ|指摘でき|せず|していない|していませ|しておらず)")
 
 
 def count_of(text: str, finding: Hit, start: int, end: int, words: AttributeWords) -> str | None:

@@ -18,12 +18,14 @@ _OPEN, _CLOSE = "(「『[〔{", ")」』]〕}"
 class ClauseWords:
     """Compiled clause words of ``rules/assertion.yaml``."""
 
+    subject: str
     list_end: re.Pattern[str]
     clause_end: re.Pattern[str]
 
     @classmethod
     def from_rules(cls, rules: AssertionRules, normaliser: Normaliser) -> ClauseWords:
         return cls(
+            subject=rules.particles.subject,
             list_end=re.compile(rf"(?:{alternatives(rules.list_particles, normaliser)})$"),
             clause_end=re.compile(alternatives(rules.clause_ends, normaliser)),
         )
@@ -68,7 +70,7 @@ def find_clauses(text: str, cues: Sequence[Hit], gaps: frozenset[int], words: Cl
         # 「疑い、」「なし、」「認めるが」 end a clause, 「疑い」 before a noun does not
         if (cue.entry.form == "linking" and not cue.entry.adjacent) or after in {"、", ","} or cue.end in gaps:
             ends.add(cue.end)
-        elif after == "が":
+        elif after == words.subject:
             ends.add(cue.end + 1)
     for at, character in enumerate(text):
         if character in "、," and _ends_clause(text, at, words):
@@ -79,15 +81,15 @@ def find_clauses(text: str, cues: Sequence[Hit], gaps: frozenset[int], words: Cl
     return Clauses(level=level, groups=groups, ends=by_group)
 
 
-_HIRAGANA = re.compile(r"[ぁ-ん]")
+_HIRAGANA = re.compile("[\u3041-\u3093]")
 
 
 def _ends_clause(text: str, at: int, words: ClauseWords) -> bool:
     before = text[max(0, at - 8) : at]
     if not before or _HIRAGANA.match(before[-1]) is None:
         return False
-    if before[-1] == "が":
-        # a verb before が makes it a conjunction; after a noun it marks the subject
+    if before[-1] == words.subject:
+        # a verb before it makes it a conjunction; after a noun it marks the subject
         return len(before) > 1 and _HIRAGANA.match(before[-2]) is not None
     return words.list_end.search(before) is None
 

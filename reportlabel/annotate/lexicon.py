@@ -161,7 +161,7 @@ def _cue_words(rules: Rulebook) -> Iterator[tuple[str, Entry]]:
         yield text, Entry(kind="argument", name=text, rule_id="argument")
 
 
-_KANA = re.compile(r"[ぁ-んァ-ヶー]+")
+_KANA = re.compile("[\u3041-\u3096\u30a1-\u30f6\u30fc]+")
 
 
 def _fragile(text: str, *, longest: int) -> bool:

@@ -96,7 +96,12 @@ class Compact:
 
 # Blanks, half-width or combining voice marks, and squared units such as ㎜: whatever makes offsets move.
 _HARD = re.compile(r"[\s\u3099\u309A\uFF9E\uFF9F\u3371-\u33DF\u2460-\u24FF\u3200-\u32FF]")
-_PIECE = re.compile(r"\s+|.[\u3099\u309A\uFF9E\uFF9F]?", re.DOTALL)
+_PIECE = re.compile(
+    r"(?P<blank>\s+)"
+    r"|(?P<plain>[^\s\u3099\u309A\uFF9E\uFF9F\u3371-\u33DF\u2460-\u24FF\u3200-\u32FF]+(?![\u3099\u309A\uFF9E\uFF9F]))"
+    r"|(?P<cluster>.[\u3099\u309A\uFF9E\uFF9F]?)",
+    re.DOTALL,
+)
 _WORD = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.,%)")
 _WORD_START = frozenset("abcdefghijklmnopqrstuvwxyz0123456789(")
 
@@ -105,22 +110,24 @@ def compact(sentence: str) -> Compact:
     """Drop blanks unless they part two Latin words, compose voice marks, expand squared units."""
     if _HARD.search(sentence) is None:
         return Compact(text=sentence, starts=None, ends=None, gaps=frozenset())
-    characters: list[str] = []
+    pieces: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
     gaps: set[int] = set()
     for piece in _PIECE.finditer(sentence):
         found, start, end = piece[0], piece.start(), piece.end()
-        form = found
-        if found[0].isspace():
-            after = sentence[end : end + 1]
-            if not (characters and characters[-1] in _WORD and after and after in _WORD_START):
-                gaps.add(len(characters))
-                continue
-            form = " "
-        elif len(found) > 1 or _HARD.match(found) is not None:
+        if piece.lastgroup == "plain":
+            pieces.append(found)
+            starts.extend(range(start, end))
+            ends.extend(range(start + 1, end + 1))
+            continue
+        form = " "
+        if piece.lastgroup == "cluster":
             form = unicodedata.normalize("NFKC", found).lower()
-        characters.extend(form)
+        elif not (pieces and pieces[-1][-1] in _WORD and sentence[end : end + 1] in _WORD_START):
+            gaps.add(len(starts))
+            continue
+        pieces.append(form)
         starts.extend([start] * len(form))
         ends.extend([end] * len(form))
-    return Compact(text="".join(characters), starts=starts, ends=ends, gaps=frozenset(gaps))
+    return Compact(text="".join(pieces), starts=starts, ends=ends, gaps=frozenset(gaps))

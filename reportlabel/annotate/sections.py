@@ -13,6 +13,8 @@ from reportlabel.annotate.normalise import Normaliser
 from reportlabel.rulebook.models import SectionRules
 
 BODY = "findings"
+# a heading and the colon or bracket that makes it one stand within so many characters
+_HEAD = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,6 @@ class Sentence:
         section: id of the section it stands in.
         topic: the heading in front of it when that is no section name (「肝」 of 「肝：SOLなし」), else ``""``.
         line: number of the line it begins on.
-        heading: it is itself a heading (nothing is asserted by it).
     """
 
     start: int
@@ -40,7 +41,8 @@ class Splitter:
 
     headings: dict[str, str]
     heading: re.Pattern[str]
-    sentence: re.Pattern[str]
+    may_head: re.Pattern[str]
+    sentence_end: re.Pattern[str]
     closed: re.Pattern[str]
     goes_on: re.Pattern[str]
     starts: re.Pattern[str]
@@ -57,6 +59,7 @@ class Splitter:
         ends = re.escape(normaliser(rules.sentence_ends))
         return cls(
             headings=headings,
+            may_head=re.compile(rf"[:{opening}]"),
             # 【所見】, ■診断:, 肝: , Impression(…): — a bracketed word or a short word before a colon
             heading=re.compile(
                 rf"[{bullets}\s]*(?:"
@@ -66,12 +69,10 @@ class Splitter:
                 rf")\s*"
             ),
             # A full stop of Latin text ends a sentence only before a blank; 2.3 is a number.
-            sentence=re.compile(
-                rf"(?:[^{ends}.?]|(?<=[a-z0-9])\.(?!\s|$)|\?(?!\s|$))*(?:[{ends}]+[」』）)]*|\.|\?)?"
-            ),
+            sentence_end=re.compile(rf"[{ends}]+[」』）)]*|(?<![a-z0-9])\.|\.(?=\s|$)|\?(?=\s|$)"),
             closed=re.compile(rf"(?:[{ends}:】\].]|{words(rules.line_closers)})[」』)]*$"),
             goes_on=re.compile(rf"(?:{words(rules.line_openers)})$"),
-            starts=re.compile(rf"(?:[{bullets}【\[<■]|{words(rules.starters)}|[^ぁ-ん、。)])"),
+            starts=re.compile(rf"(?:[{bullets}【\[<■]|{words(rules.starters)}|[^\u3041-\u3093、。)])"),
             wrap_width=rules.wrap_width,
         )
 
@@ -84,7 +85,7 @@ class Splitter:
             at = start
             line_topic = topic
             while True:
-                match = self.heading.match(text, at, end)
+                match = self.heading.match(text, at, end) if self.may_head.search(text, at, at + _HEAD) else None
                 if match is None:
                     break
                 name = match["bracketed"] or match["enclosed"] or match["colon"] or ""
@@ -112,13 +113,11 @@ class Splitter:
         self, text: str, at: int, end: int, section: str, topic: str, line: int, sentences: list[Sentence]
     ) -> None:
         while at < end:
-            match = self.sentence.match(text, at, end)
-            stop = match.end() if match is not None and match.end() > at else end
-            first, last = at, stop
-            while first < last and text[first].isspace():
-                first += 1
-            while last > first and text[last - 1].isspace():
-                last -= 1
+            match = self.sentence_end.search(text, at, end)
+            stop = end if match is None else match.end()
+            part = text[at:stop]
+            first = stop - len(part.lstrip())
+            last = at + len(part.rstrip())
             if last > first:
                 sentences.append(Sentence(first, last, section, topic, line))
             at = stop
@@ -141,7 +140,7 @@ class Splitter:
         return [(start, end) for start, end in blocks if end > start]
 
     def _wraps(self, text: str, start: int, end: int, next_start: int, next_end: int, widest: int) -> bool:
-        if end == start or next_end == next_start:
+        if end == start or next_end == next_start or text[end - 1] in "。!?:】]":
             return False
         line = text[max(start, end - 12) : end].rstrip()
         after = text[next_start : next_start + 12].lstrip()
@@ -159,21 +158,19 @@ class Splitter:
         return last_line >= self.wrap_width and last_line >= 0.85 * widest
 
 
-_LINE = re.compile(r"[^\r\n]*")
+_BREAK = re.compile(r"\r\n|\n|\r")
 
 
 def _lines(text: str) -> list[tuple[int, int]]:
     """Spans of the lines, also the empty ones; CR LF, LF and CR all end a line."""
     lines: list[tuple[int, int]] = []
-    at, end = 0, len(text)
-    while at <= end:
-        match = _LINE.match(text, at)
-        assert match is not None
-        stop = match.end()
-        lines.append((at, stop))
-        at = stop + (2 if text.startswith("\r\n", stop) else 1)
+    at = 0
+    for match in _BREAK.finditer(text):
+        lines.append((at, match.start()))
+        at = match.end()
+    lines.append((at, len(text)))
     return lines
 
 
 def _key(name: str) -> str:
-    return re.sub(r"[\s・/]", "", name)
+    return re.sub(r"[\s\u30fb/]", "", name)

@@ -19,7 +19,7 @@ from reportlabel.annotate.attributes import (
     find_changes,
     find_sizes,
 )
-from reportlabel.annotate.clause import Clauses, ClauseWords, find_clauses
+from reportlabel.annotate.clause import Clauses, ClauseWords, alternatives, find_clauses
 from reportlabel.annotate.lexicon import Lexicon, build_lexicon
 from reportlabel.annotate.match import Hit, Hits, Words, find
 from reportlabel.annotate.normalise import Compact, Normaliser
@@ -45,6 +45,7 @@ class Grammar:
     unsized: frozenset[str]
     graded: frozenset[str]
     generic: frozenset[str]
+    after_size: re.Pattern[str]
 
     @classmethod
     def from_rules(cls, rules: Rulebook, normaliser: Normaliser) -> Grammar:
@@ -69,6 +70,7 @@ class Grammar:
                 finding.id: tuple(finding.compose[0].at[:1]) for finding in rules.findings.values() if finding.compose
             },
             unsized=frozenset(context.unsized),
+            after_size=re.compile(rf"[。、]|{alternatives(rules.assertion.particles.after_size, normaliser)}"),
             generic=frozenset(
                 compose.finding for finding in rules.findings.values() for compose in finding.compose
             ),
@@ -91,6 +93,8 @@ class Found:
         size: span of its size in the sentence.
         carrier: a lesion that later sentences may speak of.
         inherits: takes the place of the last lesion where it has none of its own.
+        nested: sites named inside the word (骨 in 骨硬化), which count where nothing else gives one.
+        handed: the place a lesion hands on to what is said of it later.
         weak: named as a cause only; dropped where the report says more of it elsewhere.
         stands_in: the head of the compound before it; it counts only where that one did not hold at its site.
     """
@@ -113,6 +117,8 @@ class Found:
     inherits: bool
     stands_in: bool = False
     weak: bool = False
+    handed: Place | None = None
+    nested: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +148,7 @@ def analyse(sentence: Compact, topic: Place | None, grammar: Grammar, words: Wor
     """Analyse one compact sentence; ``topic`` is the place its heading gives."""
     text = sentence.text
     hits = find(text, grammar.lexicon, words)
-    groups = find_groups(text, hits.sites, hits.sides, grammar.sites)
+    groups = find_groups(text, hits.sites, hits.sides, grammar.sites, topic=topic)
     sizes = [size for size in find_sizes(text, grammar.attributes) if not size.prior]
     changes = find_changes(text, grammar.attributes)
     anaphoric = text.startswith(grammar.anaphora)
@@ -158,7 +164,7 @@ def analyse(sentence: Compact, topic: Place | None, grammar: Grammar, words: Wor
         )
     clauses = find_clauses(text, hits.cues, sentence.gaps, grammar.clause)
     bounds = [clauses.bounds(hit.start, hit.end) for hit in hits.findings]
-    owner, loose = _own_sizes(text, sizes, hits.findings, bounds, grammar.unsized)
+    owner, loose = _own_sizes(text, sizes, hits.findings, bounds, grammar.unsized, grammar.after_size)
     change_of: dict[int, Change] = {}
     for start, _, change in changes:
         nearest = assign_nearest(start, hits.findings, bounds)
@@ -219,6 +225,8 @@ def _found(
                     finding=other.finding,
                     rule_id=other.rule_id,
                     place=other.place,
+                    handed=other.handed,
+                    nested=other.nested,
                     at=frozenset(),
                     inherits=other.inherits,
                     stands_in=not listed,
@@ -256,10 +264,10 @@ def _one(
     inherits, target, generic = name in grammar.inherits, name in grammar.targets, name in grammar.generic
     own = [group for group in reach.groups if whole.start < group.end <= whole.end]
     place, side = place_in_clause(
-        text, whole, [*own, *reach.outer], reach.clauses, target=target, generic=generic, stop=reach.stop
+        text, whole, [*own, *reach.outer], reach.clauses, grammar.sites, target=target, generic=generic, stop=reach.stop
     )
-    place = _apposed(text, hit, reach, grammar) or place
-    before = _place_before(hit, reach.earlier, reach.outer, grammar, inherits=inherits, target=target)
+    place = _apposed(hit, reach) or place
+    before = _place_before(hit, reach, inherits=inherits, target=target)
     if place is None:
         place = before
     elif own and before is not None and place == own[-1].place and _refines(before, place, grammar):
@@ -267,7 +275,7 @@ def _one(
     if place is None:
         place = reach.topic
     if place is None and reach.earlier:
-        place = handed_on(reach.earlier[-1], grammar.intrinsic)
+        place = reach.earlier[-1].handed
     if place is None:
         place = _touched(whole, reach)
     start, end = sentence.span(hit.start, hit.end)
@@ -290,6 +298,8 @@ def _one(
         carrier=name in grammar.carriers and assertion.status != "absent",
         inherits=inherits,
         weak=assertion.weak,
+        handed=_handed(name, place, side, grammar.intrinsic),
+        nested=own[-1].place.sites if own else (),
     )
 
 
@@ -311,7 +321,7 @@ def _refines(before: Place, place: Place, grammar: Grammar) -> bool:
 _APPOSITION = 12
 
 
-def _apposed(text: str, hit: Hit, reach: _Reach, grammar: Grammar) -> Place | None:
+def _apposed(hit: Hit, reach: _Reach) -> Place | None:
     """The place of the lesion that this one is said to be (腫大リンパ節と思われる軟部影)."""
     if not reach.earlier or not reach.earlier[-1].carrier:
         return None
@@ -321,7 +331,7 @@ def _apposed(text: str, hit: Hit, reach: _Reach, grammar: Grammar) -> Place | No
     between = [cue for cue in reach.cues if last.end <= cue.start and cue.end <= hit.start]
     if len(between) != 1 or between[0].entry.effect not in ("believe", "hedge") or between[0].end != hit.start:
         return None
-    return handed_on(reach.earlier[-1], grammar.intrinsic)
+    return reach.earlier[-1].handed
 
 
 def _count(text: str, hit: Hit, bounds: tuple[int, int], grammar: Grammar) -> str | None:
@@ -349,41 +359,31 @@ def _assertion(
     return invert(assertion) if hit.entry.inverse else assertion
 
 
-def _place_before(
-    hit: Hit,
-    earlier: Sequence[Found],
-    groups: Sequence[Group],
-    grammar: Grammar,
-    *,
-    inherits: bool,
-    target: bool,
-) -> Place | None:
+def _place_before(hit: Hit, reach: _Reach, *, inherits: bool, target: bool) -> Place | None:
     """The place from an earlier clause: what an invasion touches, else the last lesion, else the last organ."""
-    before = [group for group in groups if group.end <= hit.start and group.place.sites]
+    before = [group for group in reach.outer if group.end <= hit.start and group.place.sites]
     if target and before:
         return before[-1].place
     if inherits:
-        for found in reversed(earlier):
-            if found.carrier:
-                handed = handed_on(found, grammar.intrinsic)
-                if handed is not None:
-                    return handed
+        for found in reversed(reach.earlier):
+            if found.carrier and found.handed is not None:
+                return found.handed
     fixed = [group for group in before if not group.relational]
     return fixed[-1].place if fixed else None
 
 
-def handed_on(found: Found, intrinsic: dict[str, tuple[str, ...]]) -> Place | None:
+def _handed(finding: str, place: Place | None, side: Side | None, intrinsic: dict[str, tuple[str, ...]]) -> Place | None:
     """The place a lesion hands on to what is said of it later.
 
     A word that is a place by itself (腫大リンパ節) hands that on, refined by what stood in front of it.
     """
-    sites = intrinsic.get(found.finding)
+    sites = intrinsic.get(finding)
     if sites is None:
-        return found.place
-    if found.place is None:
-        return Place(sites=sites, side=found.side)
-    regions = tuple(site for site in (*found.place.sites, *found.place.regions) if site not in sites)
-    return Place(sites=sites, regions=regions, side=found.place.side, lobe=found.place.lobe)
+        return place
+    if place is None:
+        return Place(sites=sites, side=side)
+    regions = tuple(site for site in (*place.sites, *place.regions) if site not in sites)
+    return Place(sites=sites, regions=regions, side=place.side, lobe=place.lobe)
 
 
 def _own_sizes(
@@ -392,6 +392,7 @@ def _own_sizes(
     findings: Sequence[Hit],
     bounds: Sequence[tuple[int, int]],
     unsized: frozenset[str],
+    after_size: re.Pattern[str],
 ) -> tuple[dict[int, Size], Size | None]:
     """Finding index -> size, and a size that none owns.
 
@@ -402,7 +403,7 @@ def _own_sizes(
     sized = [index for index, hit in enumerate(findings) if hit.entry.name not in unsized]
     for size in sizes:
         following = next((index for index in sized if findings[index].start >= size.end), None)
-        if following is not None and not re.search(r"[。、をがはにで)]", text[size.end : findings[following].start]):
+        if following is not None and after_size.search(text, size.end, findings[following].start) is None:
             nearest: int | None = following
         else:
             at = assign_nearest(size.start, [findings[index] for index in sized], [bounds[index] for index in sized])

@@ -47,10 +47,16 @@ class SiteWords:
     relation: re.Pattern[str]
     inner: re.Pattern[str] = field(repr=False)
     joint: re.Pattern[str] = field(repr=False)
+    behind: frozenset[str] = frozenset()
 
     @classmethod
     def from_rules(cls, rules: Rulebook, normaliser: Normaliser) -> SiteWords:
         anatomy = rules.anatomy
+        genitive = rules.assertion.particles.genitive
+
+        def any_of(terms: Sequence[str]) -> str:
+            return alternatives(terms, normaliser)
+
         return cls(
             parents=rules.site_parents,
             lung_segments={
@@ -60,19 +66,23 @@ class SiteWords:
             },
             liver_segments=len(anatomy.segments.liver),
             nodal=frozenset(anatomy.nodal_regions),
-            relation=re.compile(rf"(?:部|側|面|壁|内|領域|表面)*(?:{alternatives(anatomy.relations, normaliser)})"),
+            relation=re.compile(rf"(?:{any_of(anatomy.touching)})*(?:{any_of(anatomy.relations)})"),
             # what may stand inside one place, and between the places of a list
-            inner=re.compile(r"の?第?[\d・,~～\-./ ]*(?:番目)?(?:の|部|側|内|領域|区域|枝|方|寄り)*"),
-            joint=re.compile(
-                r"(?:部|側|内|領域|周囲|近傍|方|間|下|直下|に|の)*\s?(?:、|,|・|/|や|から|及び|および|と|~|～|ないし|または|にも?、|も|-|並びに|ならびに|かけて|、?一部)+(?:一部|主に|同側|対側)?"
+            inner=re.compile(
+                rf"{genitive}?(?:(?:{any_of(anatomy.ordinals)})?[\u30fb、,~～\-]?\d[\d\u30fb、,~～\-./ ]*(?:{any_of(anatomy.ordinals)})?)?"
+                rf"(?:{any_of(anatomy.inside)})*"
             ),
+            joint=re.compile(
+                rf"(?:{any_of(anatomy.before)})*\s?(?:{any_of(anatomy.between)})+(?:{any_of(anatomy.after)})?"
+            ),
+            behind=frozenset(normaliser(word) for word in rules.assertion.particles.before_place),
         )
 
     def lies_in(self, site: str, wanted: frozenset[str]) -> bool:
         return not wanted.isdisjoint(self.parents.get(site, frozenset({site})))
 
 
-_SEGMENT = re.compile(r"(?<![a-z0-9])s(10|[1-9])[a-c]?(?:\s?[+/・,~\-]\s?s?(10|[1-9])[a-c]?)*(?![0-9a-z])")
+_SEGMENT = re.compile(r"(?<![a-z0-9])s(10|[1-9])[a-c]?(?:\s?[+/\u30fb,~\-]\s?s?(10|[1-9])[a-c]?)*(?![0-9a-z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +96,10 @@ class _Token:
     segment: int | None = None
 
 
-def find_groups(text: str, sites: Sequence[Hit], sides: Sequence[Hit], words: SiteWords) -> list[Group]:
-    """All groups of a compact sentence, in order."""
+def find_groups(
+    text: str, sites: Sequence[Hit], sides: Sequence[Hit], words: SiteWords, *, topic: Place | None = None
+) -> list[Group]:
+    """All groups of a compact sentence, in order; ``topic`` says which organ a bare segment number is of (肝: S5に)."""
     tokens = _tokens(text, sites, sides)
     if not tokens:
         return []
@@ -104,9 +116,9 @@ def find_groups(text: str, sites: Sequence[Hit], sides: Sequence[Hit], words: Si
         elif words.joint.fullmatch(gap) or (before.site and token.side and not gap):
             elements.append([token])
         else:
-            groups.append(_group(text, elements, words))
+            groups.append(_group(text, elements, words, topic))
             elements = [[token]]
-    groups.append(_group(text, elements, words))
+    groups.append(_group(text, elements, words, topic))
     return groups
 
 
@@ -129,17 +141,21 @@ def _tokens(text: str, sites: Sequence[Hit], sides: Sequence[Hit]) -> list[_Toke
     return sorted(tokens, key=lambda token: (token.start, token.end))
 
 
-def _group(text: str, elements: Sequence[Sequence[_Token]], words: SiteWords) -> Group:
+def _group(text: str, elements: Sequence[Sequence[_Token]], words: SiteWords, topic: Place | None) -> Group:
     start, end = elements[0][0].start, elements[-1][-1].end
     places: list[Place] = []
     side: Side | None = None
-    organ: str | None = None
+    organ: str | None = topic.sites[0] if topic and _has_segments(topic, words) else None
     for element in elements:
         place = _element(element, side, organ, words)
         side, organ = place.side or side, place.sites[0] if place.sites else organ
         places.append(place)
     merged = _merge(places, words)
     return Group(start, end, merged, relational=words.relation.match(text, end) is not None)
+
+
+def _has_segments(place: Place, words: SiteWords) -> bool:
+    return bool(place.sites) and words.lies_in(place.sites[0], frozenset({"liver", "lung"}))
 
 
 def _element(element: Sequence[_Token], side: Side | None, organ: str | None, words: SiteWords) -> Place:
@@ -151,10 +167,10 @@ def _element(element: Sequence[_Token], side: Side | None, organ: str | None, wo
     elif sides:
         own = "bilateral"
     heads = [token.site for token in element if token.site]
-    head = heads[-1] if heads else organ
+    segment = next((token.segment for token in element if token.segment is not None), None)
+    head = heads[-1] if heads else (organ if segment is not None else None)
     lobe = next((token.lobe for token in element if token.lobe), None)
     regions = dict.fromkeys([*heads[:-1], *(region for token in element for region in token.regions)])
-    segment = next((token.segment for token in element if token.segment is not None), None)
     if segment is not None:
         if head is not None and "liver" in words.parents.get(head, frozenset()):
             head = "liver"
@@ -191,7 +207,7 @@ def _merge(places: Sequence[Place], words: SiteWords) -> Place:
 
 
 def place_in_clause(
-    text: str, finding: Hit, groups: Sequence[Group], clauses: Clauses, *, target: bool, generic: bool, stop: int
+    text: str, finding: Hit, groups: Sequence[Group], clauses: Clauses, words: SiteWords, *, target: bool, generic: bool, stop: int
 ) -> tuple[Place | None, Side | None]:
     """The place that the clause gives a finding, and the side nearest to it.
 
@@ -221,11 +237,9 @@ def place_in_clause(
         return own, own.side or side
     for group in groups:
         if finding.end <= group.start and group.end <= stop and group.place.sites and not group.relational:
-            if text[finding.end : group.start] in ("を", "が", "は", "", ":", "("):
+            if text[finding.end : group.start] in words.behind:
                 return group.place, group.place.side or side
             break
-    if inner and inner[-1].place.sites:
-        return inner[-1].place, inner[-1].place.side or side
     return None, side
 
 

@@ -149,6 +149,12 @@ class Anatomy(Strict):
     segments: Segments
     exclude: list[str] = []
     relations: list[str] = []
+    inside: list[str]
+    ordinals: list[str]
+    before: list[str]
+    between: list[str]
+    after: list[str]
+    touching: list[str]
     nodal_regions: list[str] = []
 
 
@@ -194,6 +200,8 @@ class ChangeWords(Strict):
     decreased: list[str]
     unchanged: list[str]
     resolved: list[str]
+    denied: list[str]
+    denied_link: list[str]
 
 
 class CountWords(Strict):
@@ -204,6 +212,8 @@ class CountWords(Strict):
 
 class SizeWords(Strict):
     units: dict[str, float]
+    arrows: list[str]
+    not_before: list[str]
     times: list[str]
     prior: list[str]
     part: list[str]
@@ -212,6 +222,16 @@ class SizeWords(Strict):
 
 class ImageWords(Strict):
     words: list[str]
+
+
+class Particles(Strict):
+    genitive: str
+    subject: str
+    arguments: list[str]
+    topics: list[str]
+    breaks: list[str]
+    after_size: list[str]
+    before_place: list[str]
 
 
 class AssertionRules(Strict):
@@ -233,6 +253,10 @@ class AssertionRules(Strict):
     size: SizeWords
     image: ImageWords
     causes: list[str]
+    not_coordinated: list[str]
+    particles: Particles
+    adjacent_links: list[str]
+    varying_units: list[str]
 
 
 # --- sections.yaml

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -11,9 +11,11 @@ import polars as pl
 from reportlabel.errors import ConfigError
 from reportlabel.rulebook.load import Rulebook
 from reportlabel.rulebook.models import LabelSet, PrimaryTumour, ValueEntry
-from reportlabel.schema import LABELS
 
 NOT_MENTIONED = "not_mentioned"
+PRIMARY_TUMOUR = "primary_tumour"
+_TUMOUR_VALUES = ("size_mm", "side", "lobe")
+_FINDING_VALUES = ("count", "sites", "grade")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Mention:
 
 _COLUMNS = tuple(Mention.__slots__)
 Value = tuple[str, list[Mention]]
-Reader = Callable[[Sequence[Mention]], Value]
+Values = dict[str, Value]
 
 
 def value_labels(report_ids: pl.Series, mentions: pl.DataFrame, label_set: LabelSet, rules: Rulebook) -> pl.DataFrame:
@@ -47,45 +49,81 @@ def value_labels(report_ids: pl.Series, mentions: pl.DataFrame, label_set: Label
     Raises:
         ConfigError: the label set asks for a value that nothing computes.
     """
-    readers = [_reader(entry, label_set, rules) for entry in label_set.values]
-    rows: list[tuple[str, str, str, None, list[dict[str, object]], int]] = []
-    if readers:
-        current = mentions.filter((pl.col("temporality") == "current") & (pl.col("status") != "absent"))
-        by_report = _by_report(current)
-        for report_id in report_ids.cast(pl.String):
-            found = by_report.get(report_id, [])
-            for order, (entry, read) in enumerate(zip(label_set.values, readers, strict=True)):
-                value, why = read(found)
-                rows.append((report_id, entry.id, value, None, [_evidence(mention) for mention in why], order))
-    return pl.DataFrame(rows, schema={**LABELS, "label_order": pl.Int64}, orient="row")
+    wanted = [(entry.id, *_subject(entry, label_set, rules)) for entry in label_set.values]
+    subjects = list(dict.fromkeys(subject for _, subject, _ in wanted))
+    findings = set().union(*(_findings(subject, rules) for subject in subjects))
+    by_report = _by_report(
+        mentions.filter(
+            (pl.col("temporality") == "current") & (pl.col("status") != "absent") & pl.col("finding").is_in(findings)
+        )
+    )
+    ids = report_ids.cast(pl.String)
+    values: list[str] = []
+    evidence: list[tuple[int, Mention]] = []
+    for report_id in ids:
+        found = by_report.get(report_id, [])
+        known = {subject: _values(subject, found, rules) for subject in subjects} if found else {}
+        for _, subject, attribute in wanted:
+            value, why = known[subject][attribute] if found else (NOT_MENTIONED, [])
+            evidence.extend((len(values), mention) for mention in why)
+            values.append(value)
+    rows = pl.DataFrame({"report_id": ids}).join(
+        pl.DataFrame({"finding": [label for label, _, _ in wanted]}, schema={"finding": pl.String}).with_row_index("label_order"),
+        how="cross",
+        maintain_order="left_right",
+    )
+    return (
+        rows.with_columns(pl.Series("value", values, dtype=pl.String), pl.lit(None, dtype=pl.Float64).alias("p_present"))
+        .with_row_index("row")
+        .join(_evidence(evidence), on="row", how="left", maintain_order="left")
+        .with_columns(pl.col("evidence").fill_null([]))
+        .drop("row")
+    )
+
+
+def _evidence(evidence: Sequence[tuple[int, Mention]]) -> pl.DataFrame:
+    """Row number -> list of mentions, built flat: nested Python objects are slow to convert."""
+    flat = pl.DataFrame(
+        {
+            "row": pl.Series([row for row, _ in evidence], dtype=pl.UInt32),
+            "start": pl.Series([mention.start for _, mention in evidence], dtype=pl.Int32),
+            "end": pl.Series([mention.end for _, mention in evidence], dtype=pl.Int32),
+            "surface": pl.Series([mention.surface for _, mention in evidence], dtype=pl.String),
+            "cue": pl.Series([mention.cue for _, mention in evidence], dtype=pl.String),
+            "rule_id": pl.Series([mention.rule_id for _, mention in evidence], dtype=pl.String),
+        }
+    )
+    return flat.group_by("row", maintain_order=True).agg(
+        pl.struct("start", "end", "surface", "cue", "rule_id").alias("evidence")
+    )
+
+
+def _subject(entry: ValueEntry, label_set: LabelSet, rules: Rulebook) -> tuple[str, str]:
+    subject, _, attribute = entry.value_of.partition(".")
+    known = _TUMOUR_VALUES if subject == PRIMARY_TUMOUR else _FINDING_VALUES if subject in rules.findings else ()
+    if attribute not in known:
+        raise ConfigError(
+            f"label set '{label_set.id}': value '{entry.id}' asks for '{entry.value_of}', which nothing computes; "
+            f"known are {PRIMARY_TUMOUR}.{'|'.join(_TUMOUR_VALUES)} and <finding>.{'|'.join(_FINDING_VALUES)}"
+        )
+    return subject, attribute
+
+
+def _findings(subject: str, rules: Rulebook) -> set[str]:
+    tumour = rules.primary_tumour
+    return {*tumour.diagnosis, *tumour.lesions, *tumour.parts} if subject == PRIMARY_TUMOUR else {subject}
+
+
+def _values(subject: str, found: Sequence[Mention], rules: Rulebook) -> Values:
+    if subject == PRIMARY_TUMOUR:
+        return primary_tumour(found, rules.primary_tumour)
+    own = [mention for mention in found if mention.finding == subject]
+    return {"count": _count(own, rules), "sites": _sites(own, rules), "grade": _grade(own)}
 
 
 def _by_report(mentions: pl.DataFrame) -> dict[str, list[Mention]]:
     rows: Iterable[Mention] = (Mention(*row) for row in mentions.select(_COLUMNS).iter_rows())
     return {report_id: list(group) for report_id, group in groupby(rows, key=lambda mention: mention.report_id)}
-
-
-def _evidence(mention: Mention) -> dict[str, object]:
-    return {
-        "start": mention.start,
-        "end": mention.end,
-        "surface": mention.surface,
-        "cue": mention.cue,
-        "rule_id": mention.rule_id,
-    }
-
-
-def _reader(entry: ValueEntry, label_set: LabelSet, rules: Rulebook) -> Reader:
-    subject, _, attribute = entry.value_of.partition(".")
-    if subject == "primary_tumour" and attribute in ("size_mm", "side", "lobe"):
-        return lambda found: primary_tumour(found, rules.primary_tumour)[attribute]
-    if subject in rules.findings and attribute in ("count", "sites", "grade"):
-        read = {"count": _count, "sites": _sites, "grade": _grade}[attribute]
-        return lambda found: read([mention for mention in found if mention.finding == subject], rules)
-    raise ConfigError(
-        f"label set '{label_set.id}': value '{entry.id}' asks for '{entry.value_of}', which nothing computes; "
-        "known are primary_tumour.size_mm|side|lobe and <finding>.count|sites|grade"
-    )
 
 
 def _count(found: Sequence[Mention], rules: Rulebook) -> Value:
@@ -120,13 +158,12 @@ def _sites(found: Sequence[Mention], rules: Rulebook) -> Value:
     return (";".join(names), present) if names else (NOT_MENTIONED, [])
 
 
-def _grade(found: Sequence[Mention], rules: Rulebook) -> Value:
-    del rules
+def _grade(found: Sequence[Mention]) -> Value:
     graded = [mention for mention in found if mention.count and mention.count.isdigit()]
     return (max(graded, key=lambda m: int(m.count or 0)).count or NOT_MENTIONED, graded) if graded else (NOT_MENTIONED, [])
 
 
-def primary_tumour(found: Sequence[Mention], rules: PrimaryTumour) -> dict[str, Value]:
+def primary_tumour(found: Sequence[Mention], rules: PrimaryTumour) -> Values:
     """Longest diameter (mm), side and lobe of the primary lung tumour of one report.
 
     Args:
@@ -148,7 +185,7 @@ def primary_tumour(found: Sequence[Mention], rules: PrimaryTumour) -> dict[str, 
     else:
         alone = [mention for mention in lesions if mention.finding in rules.alone]
         if not alone:
-            return {name: (NOT_MENTIONED, []) for name in ("size_mm", "side", "lobe")}
+            return {name: (NOT_MENTIONED, []) for name in _TUMOUR_VALUES}
         largest = max(alone, key=lambda mention: mention.size_mm or 0.0)
         chosen = _Tumour.of(largest, found, rules)
     return {
