@@ -42,7 +42,7 @@ class Annotator:
         times = alternatives(self.rules.assertion.size.times, self.normaliser)
         self._varying = re.compile(rf"\d+(?:\.\d+)?(?=\s?(?:{units}|(?:{times})\s?\d))")
         self._analyses: dict[tuple[str, str], Analysis] = {}
-        self._topics: dict[str, Place | None] = {}
+        self._headings: dict[str, tuple[Place | None, bool]] = {}
 
     @cached_property
     def words(self) -> Words:
@@ -88,10 +88,14 @@ class Annotator:
 
     def sentences(self, text: str) -> list[Sentence]:
         """The sentences of one text."""
-        return self.splitter.split(self.normaliser(text))
+        return self.split(self.normaliser(text))
+
+    def split(self, normalised: str) -> list[Sentence]:
+        """The sentences of a normalised text."""
+        return self.splitter.split(normalised, self._is_place)
 
     def _report(self, report_id: str, text: str, normalised: str, default_site: str | None) -> list[Row]:
-        sentences = self.splitter.split(normalised)
+        sentences = self.split(normalised)
         analyses = [self.analysis(normalised[sentence.start : sentence.end], sentence.topic) for sentence in sentences]
         return self.context.rows(
             report_id, text, normalised, sentences=sentences, analyses=analyses, default_site=default_site
@@ -110,14 +114,25 @@ class Annotator:
         return found
 
     def _topic(self, topic: str) -> Place | None:
-        if not topic:
-            return None
-        if topic not in self._topics:
-            name = compact(topic).text
-            hits = find(name, self.grammar.lexicon, self.words)
-            groups = find_groups(name, hits.sites, hits.sides, self.grammar.sites)
-            self._topics[topic] = groups[-1].place if groups and groups[-1].place.sites else None
-        return self._topics[topic]
+        return self._heading(topic)[0] if topic else None
+
+    def _is_place(self, name: str) -> bool:
+        place, names_finding = self._heading(name)
+        return place is not None and not names_finding
+
+    def _heading(self, name: str) -> tuple[Place | None, bool]:
+        """The place a heading names, and whether it names a finding."""
+        known = self._headings.get(name)
+        if known is None:
+            text = compact(name).text
+            hits = find(text, self.grammar.lexicon, self.words)
+            groups = find_groups(text, hits.sites, hits.sides, self.grammar.sites)
+            place = groups[-1].place if groups and groups[-1].place.sites else None
+            known = (place, bool(hits.findings))
+            if len(self._headings) >= _CACHE_SIZE:
+                self._headings.clear()
+            self._headings[name] = known
+        return known
 
 
 def _zeros(match: re.Match[str]) -> str:

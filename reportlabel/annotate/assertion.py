@@ -137,7 +137,8 @@ def assess(text: str, finding: Hit, heads: Sequence[Hit], cues: Sequence[Hit], c
         if effect == "past":
             return Assertion(status, "past", text[cue.start : cue.end])
         if effect in ("unassessed", "reference"):
-            if decided and status != "present":
+            # 「検出できないことがあります」 takes the denial back; after any other statement it says nothing
+            if decided and status != "present" and (last_deny is None or cue.start > last_deny.end):
                 break
             return Assertion(None, "current", text[cue.start : cue.end])
         if effect == "deny":

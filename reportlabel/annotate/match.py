@@ -23,8 +23,9 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """All hits of a sentence, by kind and in order.
+    """All hits of a sentence, by kind and in order; without overlaps but for ``sides``.
 
+    ``sides`` overlap: which one holds depends on the sites beside them (右側頭葉 is 右 + 側頭葉).
     ``heads`` gives, for a finding that is a compound (副腎転移), the shorter finding it ends in (転移): in 「肝・副腎転移」
     it speaks of the liver as well, and where a weak compound does not hold at its site it stands alone.
     """
@@ -38,7 +39,7 @@ class Hits:
 
 
 def find(text: str, lexicon: Lexicon, words: Words) -> Hits:
-    """All hits of a compact sentence, by kind, in order, without overlaps inside a kind.
+    """All hits of a compact sentence.
 
     ``words`` gives the token spans of the text; it is called only when a fragile word was found.
     """
@@ -72,7 +73,7 @@ def find(text: str, lexicon: Lexicon, words: Words) -> Hits:
         findings=[hit for hit in findings if hit.entry.kind == "finding"],
         heads=_heads(findings, words_of_findings),
         sites=[hit for hit in sites if hit.entry.kind == "site"],
-        sides=longest(by_kind["side"]),
+        sides=by_kind["side"],
         cues=_cues(by_kind["cue"], findings),
         arguments=longest(by_kind["argument"]),
     )

@@ -133,7 +133,7 @@ class Sentences:
 
     def __call__(self, doc: Doc) -> Doc:
         normalised: str = needed(doc, "normalised", by="reportlabel_normalise")
-        sentences = self.engine.annotator.splitter.split(normalised)
+        sentences = self.engine.annotator.split(normalised)
         set_sentences(doc, sentences)
         starts = {_covered(doc, start, start + 1).start for start in _starts(normalised, sentences)}
         for token in doc:

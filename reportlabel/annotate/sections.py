@@ -7,6 +7,7 @@ A line break ends a sentence only where the words say so: reports wrap in the mi
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from reportlabel.annotate.normalise import Normaliser
@@ -76,8 +77,12 @@ class Splitter:
             wrap_width=rules.wrap_width,
         )
 
-    def split(self, text: str) -> list[Sentence]:
-        """All sentences of a normalised report, in order. Blank text gives none."""
+    def split(self, text: str, is_place: Callable[[str], bool] = lambda _: True) -> list[Sentence]:
+        """All sentences of a normalised report, in order. Blank text gives none.
+
+        ``is_place`` tells whether a word in front of a colon is a place (肝：) and so a heading; another one (胸水：なし)
+        is part of the sentence.
+        """
         sentences: list[Sentence] = []
         section, topic = BODY, ""
         number = 0
@@ -90,7 +95,7 @@ class Splitter:
                     break
                 name = match["bracketed"] or match["enclosed"] or match["colon"] or ""
                 known = self.headings.get(_key(name))
-                if known is None and match["colon"] is not None and len(name) > 12:
+                if known is None and match["colon"] is not None and not is_place(name):
                     break
                 alone = match.end() >= end
                 if known is not None:

@@ -193,7 +193,7 @@ def _found(
     changes: dict[int, Change],
 ) -> tuple[Found, ...]:
     text = sentence.text
-    heads = sorted([*hits.findings, *_outside(hits.arguments, hits.findings)], key=lambda hit: hit.start)
+    heads = sorted([*hits.findings, *_outside(hits.arguments, [*hits.findings, *hits.cues])], key=lambda hit: hit.start)
     outer = [group for group in groups if not _nested(group, hits.findings)]
     image = _image(text, grammar)
     result: list[Found] = []
@@ -274,8 +274,8 @@ def _one(
         place = replace(place, regions=before.sites, side=place.side or before.side, lobe=place.lobe or before.lobe)
     if place is None:
         place = reach.topic
-    if place is None and reach.earlier:
-        place = reach.earlier[-1].handed
+    if place is None:
+        place = _listed(text, whole, reach, grammar)
     if place is None:
         place = _touched(whole, reach)
     start, end = sentence.span(hit.start, hit.end)
@@ -301,6 +301,16 @@ def _one(
         handed=_handed(name, place, side, grammar.intrinsic),
         nested=own[-1].place.sites if own else (),
     )
+
+
+def _listed(text: str, hit: Hit, reach: _Reach, grammar: Grammar) -> Place | None:
+    """The place of the finding in front, where the two are one list (胸膜の肥厚と石灰化)."""
+    last = reach.last_hit
+    if last is None or not reach.earlier or any(last.end <= cue.start < hit.start for cue in reach.cues):
+        return None
+    if grammar.assertion.joined.match(text, last.end, hit.start) is None:
+        return None
+    return reach.earlier[-1].handed
 
 
 def _touched(hit: Hit, reach: _Reach) -> Place | None:
@@ -415,11 +425,12 @@ def _own_sizes(
     return owner, loose
 
 
-def _outside(arguments: Sequence[Hit], findings: Sequence[Hit]) -> list[Hit]:
+def _outside(arguments: Sequence[Hit], others: Sequence[Hit]) -> list[Hit]:
+    """Argument nouns that are no part of a finding or of a predicate (増大 in 増大する)."""
     return [
         argument
         for argument in arguments
-        if not any(finding.start < argument.end and argument.start < finding.end for finding in findings)
+        if not any(other.start < argument.end and argument.start < other.end for other in others)
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from reportlabel.annotate.clause import Clauses, alternatives
-from reportlabel.annotate.match import Hit
+from reportlabel.annotate.match import Hit, longest
 from reportlabel.annotate.normalise import Normaliser
 from reportlabel.rulebook.load import Rulebook
 from reportlabel.rulebook.models import Side
@@ -129,8 +129,9 @@ def _tokens(text: str, sites: Sequence[Hit], sides: Sequence[Hit]) -> list[_Toke
     taken = [(hit.start, hit.end) for hit in sites]
     tokens += [
         _Token(hit.start, hit.end, None, hit.entry.side)
-        for hit in sides
-        if not any(start < hit.end and hit.start < end for start, end in taken)
+        for hit in longest(
+            [hit for hit in sides if not any(start < hit.end and hit.start < end for start, end in taken)]
+        )
     ]
     if "s" in text:
         tokens += [

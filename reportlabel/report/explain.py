@@ -23,15 +23,20 @@ from reportlabel.report.reading import Piece, ReadMention, cut, one_line, read_m
 from reportlabel.rulebook.load import load_rules
 from reportlabel.rulebook.models import LabelSet
 
-# A mark stands on its colour, a cue in it. Background and foreground are both given: no theme makes them unreadable.
+# A mention stands on its colour, a cue in it. Background and foreground are both given: no theme makes them unreadable.
 _MARKED = {
     "present": "bold #ffffff on #b8304a",
     "uncertain": "bold #241a00 on #f0b429",
     "absent": "bold #ffffff on #2b6cb0",
     "other": "#ffffff on #6b7280",
 }
+_NUMBERED = {
+    "present": "#8c1d33 on #ffdde3",
+    "uncertain": "#5c4300 on #fdeec8",
+    "absent": "#1c4a7d on #d9e9fb",
+    "other": "#374151 on #e5e7eb",
+}
 _COLOURED = {"present": "red", "uncertain": "yellow", "absent": "bright_blue", "not_mentioned": "dim", "other": "dim"}
-_SMALL = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹ ")
 _WIDEST = 120
 
 
@@ -87,9 +92,9 @@ def coloured(text: str, mentions: Sequence[ReadMention], *, focus: bool = False,
     result = Text()
     for piece in cut(text, mentions):
         result.append(piece.text, style=_style(piece, mentions, focus=focus))
-        ending = ",".join(str(mentions[at].number) for at in piece.ends)
-        if numbered and ending:
-            result.append(ending.translate(_SMALL), style="bold")
+        if numbered and piece.ends:
+            ending = ",".join(str(mentions[at].number) for at in piece.ends)
+            result.append(ending, style=_NUMBERED[_strongest([_tone(mentions[at]) for at in piece.ends])])
     return result
 
 
@@ -133,8 +138,8 @@ def _style(piece: Piece, mentions: Sequence[ReadMention], *, focus: bool) -> str
 
 def _mention_table(text: str, mentions: Sequence[ReadMention], *, width: int) -> Table:
     """One row a mention; every cell is folded here, because rich does not know where Japanese may be broken."""
-    cells = _widths(width - 3 - 2 * len(_COLUMNS))
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False, leading=1)
+    cells = _widths(width - 3 - 2 * (len(_COLUMNS) + 1))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, leading=1)
     table.add_column("#", justify="right", width=3)
     for (heading, _), cell in zip(_COLUMNS, cells, strict=True):
         table.add_column(heading, width=cell)
@@ -144,7 +149,7 @@ def _mention_table(text: str, mentions: Sequence[ReadMention], *, width: int) ->
             Text(mention.surface, style="bold"),
             Text(mention.name.ja).append(f"\n{mention.rule_id}", style="dim"),
             _status_or_time(mention),
-            Text(mention.cue, style=f"bold {tone}") if mention.cue else Text("–", style="dim"),
+            Text(mention.cue, style=f"bold {tone}") if mention.cue else Text("(none)", style="dim"),
             Text(one_line(text[slice(*mention.clause)])),
             Text(mention.summary),
         )
@@ -153,7 +158,7 @@ def _mention_table(text: str, mentions: Sequence[ReadMention], *, width: int) ->
 
 
 # heading and share of the width
-_COLUMNS = (("words", 12), ("finding, rule", 21), ("status", 10), ("cue", 10), ("clause", 23), ("attributes", 15))
+_COLUMNS = (("words", 11), ("finding, rule", 20), ("status", 14), ("cue", 10), ("clause", 21), ("attributes", 14))
 
 
 def _widths(width: int) -> list[int]:
@@ -175,8 +180,8 @@ def _show_labels(
 ) -> None:
     """The labels that something is said of, with the mentions that decided; the others in one line."""
     names = label_names(label_set)
-    columns = [max(8, (width - 4) * share // 100) for share in (44, 20, 36)]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False)
+    columns = [max(8, (width - 6) * share // 100) for share in (44, 20, 36)]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for heading, cells in zip((f"label of {label_set.id}", "value", "decided by"), columns, strict=True):
         table.add_column(heading, width=cells)
     silent: list[str] = []

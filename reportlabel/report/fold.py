@@ -10,7 +10,7 @@ import re
 from rich.cells import cell_len
 from rich.text import Text
 
-_NOT_FIRST = frozenset("。、，．）)」』】：！？・ーっゃゅょッャュョ⁰¹²³⁴⁵⁶⁷⁸⁹")
+_NOT_FIRST = frozenset("。、，．）)」』】：！？・ーっゃゅょッャュョ")
 _UNIT = re.compile(r"[!-~]+ *| +|.", re.DOTALL)
 
 

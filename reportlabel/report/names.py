@@ -24,13 +24,13 @@ STATUS_NAMES = {
     "absent": Called("なし", "absent"),
     "not_mentioned": Called("記載なし", "not mentioned"),
 }
-MARKS = {"present": "●", "uncertain": "◐", "absent": "○", "not_mentioned": "·"}
-"""Shown beside the colours, for those who do not see them."""
+MARKS = {"present": "+", "uncertain": "?", "absent": "-", "not_mentioned": " "}
+"""Shown beside the colours, for those who do not see them. ASCII: circles are one cell wide here, two there."""
 
 TEMPORALITY_NAMES = {
     "current": Called("今回", "this exam"),
-    "past": Called("過去のこと", "past only"),
-    "hypothetical": Called("目的・仮定", "asked or supposed"),
+    "past": Called("過去のみ", "past"),
+    "hypothetical": Called("目的・仮定", "hypothetical"),
 }
 _SIDES = {"right": Called("右", "right"), "left": Called("左", "left"), "bilateral": Called("両側", "bilateral")}
 _LOBES = {

@@ -352,6 +352,7 @@ def _hidden_cues(rules: Rulebook, lexicon: Lexicon, cues: Lexicon, looker: _Look
     A denial of something else may well be a finding (an organ is not seen). Normal statements deny; so do the findings
     that say that a study is normal.
     """
+    clause_ends = tuple(looker.normal(word) for word in rules.assertion.clause_ends)
     normal = {
         finding
         for label_set in rules.label_sets.values()
@@ -367,9 +368,18 @@ def _hidden_cues(rules: Rulebook, lexicon: Lexicon, cues: Lexicon, looker: _Look
             for cue in looker.in_word(text, cues).cues:
                 behind = cue.end == len(text) and not cue.entry.before and cue.entry.effect in ("deny", "hedge")
                 said = looker.in_word(text[: cue.start], lexicon).findings if behind else []
-                if any(hit.entry.name == finding_id for hit in said):
+                if any(
+                    hit.entry.name == finding_id
+                    and cue.start - hit.end <= _PARTICLE
+                    and not text[: hit.end].endswith(clause_ends)  # a cause (not seen, for gas)
+                    for hit in said
+                ):
                     message = f"term '{term.text}' hides the cue '{cue.entry.name}' ({cue.entry.effect})"
                     yield _problem(file.document, ("terms", number), "term_hides_cue", message)
+
+
+_PARTICLE = 1
+"""The most characters between a finding and its denial."""
 
 
 def _useless_exclusions(rules: Rulebook, lexicon: Lexicon, looker: _Looker) -> Iterator[Problem]:

@@ -318,12 +318,16 @@ class PrimaryTumour(Strict):
 
 
 class LabelEntry(Strict):
-    """One label: a finding or a union of findings, possibly limited to sites."""
+    """One label: a finding or a union of findings, possibly limited to sites.
+
+    ``denied_by``: wider findings whose denial denies this one (no infarction: no acute infarction).
+    """
 
     id: str
     name: Name
     any_of: Annotated[list[str], Field(min_length=1)]
     at: list[str] = []
+    denied_by: list[str] = []
     none_of_others: bool = False
     uncertain_as: Literal["ones", "zeros", "ignore", "keep"] = "ignore"
 

@@ -20,7 +20,7 @@ def label_of_finding(label_set: LabelSet, rules: Rulebook) -> pl.DataFrame:
 
     A finding of ``any_of`` votes with every status. One that implies it (``implied_by``, followed to the end) votes
     only with present and uncertain: that a consequence is denied does not deny the cause. One in ``denial_of`` votes
-    present where it is denied.
+    present where it is denied; one in ``denied_by`` votes absent where it is denied.
     """
     rows: dict[tuple[str, str, str], str] = {}
     for entry in label_set.findings:
@@ -33,6 +33,8 @@ def label_of_finding(label_set: LabelSet, rules: Rulebook) -> pl.DataFrame:
             known = rules.findings.get(finding)
             for denied in known.denial_of if known else []:
                 rows[denied, "absent", entry.id] = "present"
+        for wider in entry.denied_by:
+            rows.setdefault((wider, "absent", entry.id), "absent")
     return pl.DataFrame(
         [(finding, status, label, value) for (finding, status, label), value in rows.items()],
         schema={"finding": pl.String, "status": pl.String, "label": pl.String, "value": pl.String},
