@@ -43,9 +43,7 @@ def load(*, rules: Path | None = None, region: str | None = None) -> Language:
     return pipeline.load(rules=rules, region=region)
 
 
-def label_reports(
-    reports: Sequence[str] | pl.DataFrame, *, label_set: str, rules: Path | None = None
-) -> pl.DataFrame:
+def label_reports(reports: Sequence[str] | pl.DataFrame, *, label_set: str, rules: Path | None = None) -> pl.DataFrame:
     """Label reports that are in memory; for files use ``reportlabel label``.
 
     Args:
@@ -79,7 +77,9 @@ def _table(reports: Sequence[str] | pl.DataFrame) -> pl.DataFrame:
         raise InputError("give a list of texts, not one text")
     if not isinstance(reports, pl.DataFrame):
         ids = [str(number) for number in range(len(reports))]
-        return pl.DataFrame({"report_id": ids, "text": list(reports)}, schema={"report_id": pl.String, "text": pl.String})
+        return pl.DataFrame(
+            {"report_id": ids, "text": list(reports)}, schema={"report_id": pl.String, "text": pl.String}
+        )
     for column in ("report_id", "text"):
         if column not in reports.columns:
             raise InputError(f"the table of reports lacks column '{column}'")

@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from reportlabel.errors import ExitCode, ReportLabelError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 # A traceback must never show local variables: they hold report texts.
 app = typer.Typer(
@@ -62,7 +65,9 @@ def label(
     id_column: IdColumn = "report_id",
     text_column: TextColumn = "text",
     encoding: Encoding = None,
-    bert: Annotated[bool, typer.Option("--bert/--no-bert", help="Sentence classifier; this version has rules only.")] = False,
+    bert: Annotated[
+        bool, typer.Option("--bert/--no-bert", help="Sentence classifier; this version has rules only.")
+    ] = False,
 ) -> None:
     """Label every report of a file."""
     from reportlabel.label import label_file
@@ -89,17 +94,16 @@ def label(
     console.print(_value_table(run.values, title=label_set))
     counts = run.counts
     console.print(
-        f"{counts.rows_in:,} rows in = {counts.rows_out:,} labelled + {counts.quarantined:,} quarantined", highlight=False
+        f"{counts.rows_in:,} rows in = {counts.rows_out:,} labelled + {counts.quarantined:,} quarantined",
+        highlight=False,
     )
     if run.quarantine is not None:
         console.print(f"quarantined rows, with reasons: {run.quarantine}", highlight=False, soft_wrap=True)
     raise typer.Exit(int(run.exit_code))
 
 
-def _value_table(values, *, title: str) -> Table:  # type: ignore[no-untyped-def]
+def _value_table(values: pl.DataFrame, *, title: str) -> Table:
     """Findings by status; labels that are no status (size, side) are left to the file."""
-    import polars as pl
-
     statuses = ("present", "uncertain", "absent", "not_mentioned")
     table = Table(title=f"labels: {title}", title_justify="left")
     table.add_column("finding")
@@ -109,7 +113,6 @@ def _value_table(values, *, title: str) -> Table:  # type: ignore[no-untyped-def
         counts = dict(rows.select("value", "reports").iter_rows())
         if set(counts) <= set(statuses):
             table.add_row(str(finding), *(f"{counts.get(status, 0):,}" for status in statuses))
-    del pl
     return table
 
 
@@ -117,7 +120,9 @@ def _value_table(values, *, title: str) -> Table:  # type: ignore[no-untyped-def
 def evaluate(
     pred: Annotated[Path, typer.Argument(help="Parquet of labels, as `label` writes it.")],
     gold: Annotated[Path, typer.Argument(help="CSV or Parquet with report_id, finding, status.")],
-    reports: Annotated[Path | None, typer.Option("--reports", help="Show the text of disagreements from this file.")] = None,
+    reports: Annotated[
+        Path | None, typer.Option("--reports", help="Show the text of disagreements from this file.")
+    ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write everything as JSON.")] = None,
     bootstrap: Annotated[int, typer.Option("--bootstrap", help="Resamples for the 95% intervals; 0: none.")] = 1000,
     seed: Annotated[int, typer.Option("--seed")] = 0,
@@ -126,9 +131,7 @@ def evaluate(
     from reportlabel.evaluate.command import run_evaluate
 
     raise typer.Exit(
-        run_evaluate(
-            pred, gold, reports=reports, json_out=json_out, bootstrap=bootstrap, seed=seed, console=Console()
-        )
+        run_evaluate(pred, gold, reports=reports, json_out=json_out, bootstrap=bootstrap, seed=seed, console=Console())
     )
 
 
@@ -171,7 +174,9 @@ def demo(
 
 @app.command()
 def bench(
-    reports: Annotated[Path | None, typer.Option("--reports", help="Reports to vary; default: the built-in ones.")] = None,
+    reports: Annotated[
+        Path | None, typer.Option("--reports", help="Reports to vary; default: the built-in ones.")
+    ] = None,
     count: Annotated[int, typer.Option("--count", help="Distinct reports to make of them.")] = 20_000,
     label_set: LabelSetName = "lung_ct",
 ) -> None:

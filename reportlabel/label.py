@@ -130,9 +130,7 @@ def _value_counts(labels: pl.DataFrame) -> pl.DataFrame:
     return labels.group_by("finding", "value", maintain_order=True).agg(pl.len().cast(pl.Int64).alias("reports"))
 
 
-def _labelled(
-    reader: ReportReader, rules: Rulebook, label_set: LabelSet, *, workers: int
-) -> Iterator[Labelled]:
+def _labelled(reader: ReportReader, rules: Rulebook, label_set: LabelSet, *, workers: int) -> Iterator[Labelled]:
     if workers == 1:
         annotator = Annotator(rules)
         _keep_loaded()

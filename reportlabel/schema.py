@@ -31,7 +31,10 @@ MENTIONS = pl.Schema(
         "sentence": pl.Int32,
     }
 )
-"""One row a finding expression. ``site`` holds the site ids joined by ``;`` (the organ first); ``sentence`` counts from 0."""
+"""One row a finding expression.
+
+``site`` holds site ids joined by ``;`` (the organ first); ``sentence`` counts from 0.
+"""
 
 VOTES = pl.Schema(
     {
@@ -52,15 +55,16 @@ EVIDENCE = pl.List(
 )
 
 LABELS = pl.Schema(
-    {
-        "report_id": pl.String,
-        "finding": pl.String,
-        "value": pl.String,
-        "p_present": pl.Float64,
-        "evidence": EVIDENCE,
-    }
+    [
+        ("report_id", pl.String),
+        ("finding", pl.String),
+        ("value", pl.String),
+        ("p_present", pl.Float64),
+        ("evidence", EVIDENCE),
+    ]
 )
 """One row a report and label of the label set, also for ``not_mentioned``."""
+
 
 def check(table: pl.DataFrame, schema: pl.Schema, *, name: str) -> pl.DataFrame:
     """The table, if its columns and types are those of the schema.

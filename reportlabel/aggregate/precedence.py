@@ -26,7 +26,7 @@ def label_reports(report_ids: pl.Series, mentions: pl.DataFrame, label_set: Labe
         The labels table; see :data:`reportlabel.schema.LABELS`. ``evidence`` holds the mentions of the winning status.
     """
     votes = supporting_mentions(mentions, label_set, rules)
-    strength = {status: rank for rank, status in enumerate(label_set.precedence)}
+    strength: dict[str, int] = {status: rank for rank, status in enumerate(label_set.precedence)}
     winners = _winners(votes, strength)
     winners = _derive_none_of_others(winners, label_set)
     order = pl.DataFrame({"finding": [entry.id for entry in label_set.findings]}).with_row_index("label_order")
@@ -46,10 +46,15 @@ def label_reports(report_ids: pl.Series, mentions: pl.DataFrame, label_set: Labe
         .with_columns((pl.col("label_order") + len(label_set.findings)).cast(pl.UInt32))
     )
     return (
-        pl.concat([findings.select(*LABELS.names(), "report_order", "label_order"), values.select(*LABELS.names(), "report_order", "label_order")])
+        pl.concat(
+            [
+                findings.select(*LABELS.names(), "report_order", "label_order"),
+                values.select(*LABELS.names(), "report_order", "label_order"),
+            ]
+        )
         .sort("report_order", "label_order")
         .select(LABELS.names())
-        .cast(dict(LABELS))
+        .cast(LABELS)
     )
 
 
@@ -70,9 +75,11 @@ def _derive_none_of_others(winners: pl.DataFrame, label_set: LabelSet) -> pl.Dat
     for entry in label_set.findings:
         if not entry.none_of_others:
             continue
-        others = winners.filter(
-            (pl.col("finding") != entry.id) & pl.col("value").is_in(["present", "uncertain"])
-        ).select("report_id").unique()
+        others = (
+            winners.filter((pl.col("finding") != entry.id) & pl.col("value").is_in(["present", "uncertain"]))
+            .select("report_id")
+            .unique()
+        )
         own = winners.filter(pl.col("finding") == entry.id)
         kept = own.join(others, on="report_id", how="anti").filter(pl.col("value") == "present")
         denied = others.select(

@@ -13,7 +13,7 @@ from functools import cached_property
 import polars as pl
 
 from reportlabel.annotate.clause import alternatives
-from reportlabel.annotate.context import Context, Row
+from reportlabel.annotate.context import Context, Part, Placed, Row
 from reportlabel.annotate.match import Tokenizer, Words, find
 from reportlabel.annotate.normalise import Normaliser, compact
 from reportlabel.annotate.sections import Sentence, Splitter
@@ -26,6 +26,7 @@ __all__ = ["Annotator", "Row"]
 
 _DIGIT = re.compile(r"\d")
 _CACHE_SIZE = 200_000
+_PARTS = pl.Schema({name: MENTIONS[name] for name in Part._fields})
 
 
 class Annotator:
@@ -71,20 +72,43 @@ class Annotator:
         ids: list[str] = reports.get_column("report_id").cast(pl.String).to_list()
         texts: list[str] = reports.get_column("text").to_list()
         site = self.default_site(region)
-        rows: list[Row] = []
+        mentioning: list[str] = []
+        surfaces: list[str] = []
+        placed: list[Placed] = []
         for report_id, text, normalised in zip(ids, texts, self.normaliser.many(texts), strict=True):
-            rows += self._report(report_id, text, normalised, site)
-        columns = zip(*rows, strict=True) if rows else ([] for _ in MENTIONS)
-        return pl.DataFrame(
-            {
-                name: pl.Series(name, values, dtype=dtype)
-                for (name, dtype), values in zip(MENTIONS.items(), columns, strict=True)
-            }
+            sentences, analyses = self._analysed(normalised)
+            found = self.context.place(normalised, sentences=sentences, analyses=analyses, default_site=site)
+            placed += found
+            mentioning += [report_id] * len(found)
+            surfaces += [text[start:end] for start, end, _, _, _ in found]
+        starts, ends, numbers, sizes, of_sentence = zip(*placed, strict=True) if placed else ((), (), (), (), ())
+        # what does not depend on the report is kept once and gathered
+        parts = pl.DataFrame(self.context.parts, schema=_PARTS, orient="row")
+        return (
+            parts[pl.Series(numbers, dtype=pl.UInt32)]
+            .with_columns(
+                pl.Series("report_id", mentioning, dtype=pl.String),
+                pl.Series("surface", surfaces, dtype=pl.String),
+                pl.Series("start", starts, dtype=pl.Int32),
+                pl.Series("end", ends, dtype=pl.Int32),
+                pl.Series("size_mm", sizes, dtype=pl.Float64),
+                pl.Series("sentence", of_sentence, dtype=pl.Int32),
+            )
+            .select(MENTIONS.names())
         )
 
     def mentions(self, text: str, *, report_id: str = "", region: str | None = None) -> list[Row]:
         """The mentions of one text, as rows of the mentions table."""
-        return self._report(report_id, text, self.normaliser(text), self.default_site(region))
+        normalised = self.normaliser(text)
+        sentences, analyses = self._analysed(normalised)
+        return self.context.rows(
+            report_id,
+            text,
+            normalised,
+            sentences=sentences,
+            analyses=analyses,
+            default_site=self.default_site(region),
+        )
 
     def sentences(self, text: str) -> list[Sentence]:
         """The sentences of one text."""
@@ -94,12 +118,9 @@ class Annotator:
         """The sentences of a normalised text."""
         return self.splitter.split(normalised, self._is_place)
 
-    def _report(self, report_id: str, text: str, normalised: str, default_site: str | None) -> list[Row]:
+    def _analysed(self, normalised: str) -> tuple[list[Sentence], list[Analysis]]:
         sentences = self.split(normalised)
-        analyses = [self.analysis(normalised[sentence.start : sentence.end], sentence.topic) for sentence in sentences]
-        return self.context.rows(
-            report_id, text, normalised, sentences=sentences, analyses=analyses, default_site=default_site
-        )
+        return sentences, [self.analysis(normalised[it.start : it.end], it.topic) for it in sentences]
 
     def analysis(self, sentence: str, topic: str) -> Analysis:
         """The analysis of a normalised sentence under a heading, from the cache where an equal one was seen."""

@@ -1,8 +1,8 @@
 """Assertion: which status a clause gives to a finding, by which cue.
 
 The predicates of the clause that follow a finding are folded from left to right. A predicate counts only when it
-governs the finding: in 「結節の増大は認めません」 the denial governs the growth, in 「胸水や腹水は認めません」 both members of
-the list, in 「腫瘤は転移を疑う」 the hedge governs the metastasis alone.
+governs the finding: in 「結節の増大は認めません」 the denial governs the growth, in 「胸水や腹水は認めません」 both
+members of the list, in 「腫瘤は転移を疑う」 the hedge governs the metastasis alone.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class AssertionWords:
         )
 
 
-def assess(text: str, finding: Hit, heads: Sequence[Hit], cues: Sequence[Hit], clauses: Clauses, words: AssertionWords) -> Assertion:
+def assess(
+    text: str, finding: Hit, heads: Sequence[Hit], cues: Sequence[Hit], clauses: Clauses, words: AssertionWords
+) -> Assertion:
     """The assertion of one finding.
 
     Args:
@@ -205,9 +207,7 @@ def _adjacent_enough(text: str, finding: Hit, cue: Hit, words: AssertionWords) -
 Link = Literal["governed", "blocked"]
 
 
-def _link(
-    text: str, finding: Hit, cue: Hit, heads: Sequence[Hit], cues: Sequence[Hit], words: AssertionWords
-) -> Link:
+def _link(text: str, finding: Hit, cue: Hit, heads: Sequence[Hit], cues: Sequence[Hit], words: AssertionWords) -> Link:
     """Whether the cue speaks of the finding, of another head after it, or of something that belongs to it."""
     at = finding.end
     for head in heads:
@@ -225,7 +225,9 @@ def _link(
             if stripped and not words.filler.fullmatch(stripped):
                 return "blocked"
         at = head.end
-    return "blocked" if _other_argument(text[at : cue.start], _has_predicate(cues, at, cue.start), words) else "governed"
+    return (
+        "blocked" if _other_argument(text[at : cue.start], _has_predicate(cues, at, cue.start), words) else "governed"
+    )
 
 
 def _other_argument(gap: str, predicate: bool, words: AssertionWords) -> bool:
@@ -247,9 +249,7 @@ def _matched(pattern: re.Pattern[str], text: str) -> int:
     return match.end() if match else 0
 
 
-def _after_bracket(
-    text: str, finding: Hit, cues: Sequence[Hit], clauses: Clauses, end: int
-) -> tuple[list[Hit], int]:
+def _after_bracket(text: str, finding: Hit, cues: Sequence[Hit], clauses: Clauses, end: int) -> tuple[list[Hit], int]:
     """A finding alone in brackets, such as an abbreviation, shares the predicate behind them."""
     group = clauses.level[finding.start]
     first, last = clauses.groups[group]

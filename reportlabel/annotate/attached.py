@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import astuple
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from spacy.tokens import Doc, Span
 
@@ -168,5 +168,5 @@ def mentions_of(doc: Doc, *, report_id: str = "") -> list[Row]:
     for span in doc.spans.get(FINDINGS, ()):
         values = _record_or_usual(span)
         values |= {"report_id": report_id, "surface": text[values["start"] : values["end"]]}
-        rows.append(cast(Row, tuple(values[name] for name in MENTIONS)))
+        rows.append(Row(**{name: values[name] for name in MENTIONS}))
     return rows

@@ -65,7 +65,9 @@ class AttributeWords:
             units={normaliser(word): factor for word, factor in rules.size.units.items()},
             prior=re.compile(any_of(rules.size.prior)),
             part=re.compile(any_of(rules.size.part)),
-            not_size=re.compile(rf"(?:{any_of(rules.size.not_size)})(?:(?!{any_of(rules.particles.after_size)})[^、。]){{0,4}}$"),
+            not_size=re.compile(
+                rf"(?:{any_of(rules.size.not_size)})(?:(?!{any_of(rules.particles.after_size)})[^、。]){{0,4}}$"
+            ),
             not_before=re.compile(rf"\s?(?:{any_of(rules.size.not_before)})"),
             arrow=re.compile(any_of(rules.size.arrows)),
             denied=re.compile(rf"(?:{any_of(change.denied_link)}){{0,2}}(?:{any_of(change.denied)})"),
@@ -154,7 +156,7 @@ def count_of(text: str, finding: Hit, start: int, end: int, words: AttributeWord
 
 
 def assign_nearest(at: int, findings: Sequence[Hit], bounds: Sequence[tuple[int, int]]) -> int | None:
-    """The finding that an attribute at ``at`` belongs to: the nearest before it, else the first of its clause after it."""
+    """The finding an attribute at ``at`` belongs to: the nearest before it, else the first of its clause after it."""
     before = [index for index, finding in enumerate(findings) if finding.end <= at]
     after = [
         index

@@ -46,7 +46,9 @@ class Clauses:
         ends = self.ends.get(group, [])
         before = bisect_right(ends, start)
         after = bisect_left(ends, end)
-        return (max(first, ends[before - 1]) if before else first), (min(last, ends[after]) if after < len(ends) else last)
+        return (max(first, ends[before - 1]) if before else first), (
+            min(last, ends[after]) if after < len(ends) else last
+        )
 
 
 def alternatives(words: Sequence[str], normaliser: Normaliser) -> str:
@@ -57,8 +59,8 @@ def alternatives(words: Sequence[str], normaliser: Normaliser) -> str:
 def find_clauses(text: str, cues: Sequence[Hit], gaps: frozenset[int], words: ClauseWords) -> Clauses:
     """Cut a compact sentence into clauses.
 
-    A clause ends after a linking predicate (認め、), after a predicate before a comma or が, after a comma that does not
-    stand in a list, and at words that always end one (ので, →). A blank left out after a predicate ends one too.
+    A clause ends after a linking predicate (認め、), after a predicate before a comma or が, after a comma that does
+    not stand in a list, and at words that always end one (ので, →). A blank left out after a predicate ends one too.
     """
     level, groups = _brackets(text)
     ends: set[int] = {match.end() for match in words.clause_end.finditer(text)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from reportlabel.annotate.attributes import longest_diameter
 from reportlabel.annotate.sections import Sentence
@@ -11,37 +12,56 @@ from reportlabel.annotate.sentence import Analysis, Found, Grammar
 from reportlabel.annotate.sites import Place
 from reportlabel.rulebook.load import Rulebook
 
-Row = tuple[
-    str,
-    int,
-    int,
-    str,
-    str,
-    str,
-    str,
-    str,
-    str | None,
-    str | None,
-    str | None,
-    float | None,
-    str | None,
-    str | None,
-    str | None,
-    str | None,
-    str,
-    int,
-]
-"""One row of the mentions table, in the order of :data:`reportlabel.schema.MENTIONS`."""
 
-_FINDING, _TEMPORALITY = 3, 6
+class Row(NamedTuple):
+    """One row of the mentions table, in the order of :data:`reportlabel.schema.MENTIONS`."""
+
+    report_id: str
+    start: int
+    end: int
+    finding: str
+    surface: str
+    status: str
+    temporality: str
+    section: str
+    site: str | None
+    side: str | None
+    lobe: str | None
+    size_mm: float | None
+    count: str | None  # type: ignore[assignment] # a column name of the table; nothing counts in a row
+    change: str | None
+    image_ref: str | None
+    cue: str | None
+    rule_id: str
+    sentence: int
+
+
 _CURRENT = "current"
 # what a section that asserts nothing, or only the past, makes of a statement
 _TEMPORALITY_OF = {"none": "hypothetical", "past": "past"}
 # a size may follow its lesion at this many sentences
 _LATE = 2
 
-_Middle = tuple[str, str, str, str | None, str | None, str | None]
-_Tail = tuple[str | None, str | None, str | None, str | None, str]
+
+class Part(NamedTuple):
+    """The columns of a mention that do not depend on the report it stands in; few, shared by many mentions."""
+
+    finding: str
+    status: str
+    temporality: str
+    section: str
+    site: str | None
+    side: str | None
+    lobe: str | None
+    count: str | None  # type: ignore[assignment] # as in Row
+    change: str | None
+    image_ref: str | None
+    cue: str | None
+    rule_id: str
+
+
+Placed = tuple[int, int, int, float | None, int]
+"""A mention of a report: start, end, number of its part, size in mm, number of its sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +85,13 @@ class Context:
                 self._composed.setdefault(compose.finding, []).append(
                     (finding.id, frozenset(compose.at), compose.unsited)
                 )
-        self._rows_of: dict[tuple[int, str | None, str], list[tuple[str, _Middle, _Tail]]] = {}
+        self._numbers: dict[Part, int] = {}
+        self._parts_of: dict[tuple[int, str | None, str], list[int]] = {}
+        self.parts: list[Part] = []
 
     def forget(self) -> None:
         """Drop what was remembered; to be called when the analyses it was worked out from are dropped."""
-        self._rows_of.clear()
+        self._parts_of.clear()
 
     def rows(
         self,
@@ -88,7 +110,24 @@ class Context:
             sentences, analyses: its sentences and what each says by itself.
             default_site: the site of findings that the report places nowhere.
         """
-        rows: list[Row] = []
+        return [
+            Row(report_id, start, end, part.finding, text[start:end], *part[1:7], size, *part[7:], number)
+            for start, end, part_number, size, number in self.place(
+                normalised, sentences=sentences, analyses=analyses, default_site=default_site
+            )
+            for part in (self.parts[part_number],)
+        ]
+
+    def place(
+        self,
+        normalised: str,
+        *,
+        sentences: Sequence[Sentence],
+        analyses: Sequence[Analysis],
+        default_site: str | None,
+    ) -> list[Placed]:
+        """The mentions of one report, each with the number of its part in :attr:`parts`; see :meth:`rows`."""
+        placed: list[Placed] = []
         weak: list[int] = []
         late = _late_sizes(analyses)
         lesion: tuple[int, Place] | None = None
@@ -110,12 +149,12 @@ class Context:
                     at = late[number, index]
                     size = self._size(normalised, sentences[at], analyses[at].loose_size)
                 start, end = sentence.start + found.start, sentence.start + found.end
-                parts = self._parts(found, place, default_site, sentence.section)
+                parts = self._part_numbers(found, place, default_site, sentence.section)
                 held = bool(parts)
-                for finding, middle, tail in parts:
+                for part in parts:
                     if found.weak:
-                        weak.append(len(rows))
-                    rows.append((report_id, start, end, finding, text[start:end], *middle, size, *tail, number))
+                        weak.append(len(placed))
+                    placed.append((start, end, part, size, number))
                 if found.carrier and current:
                     handed = found.handed or place
                     if handed is None and default_site is not None:
@@ -124,37 +163,48 @@ class Context:
                         lesion = (number, handed)
             if analysis.place is not None:
                 organ = (sentence.line, analysis.place)
-        return _without_weak(rows, weak) if weak else rows
+        return self._without_weak(placed, weak) if weak else placed
 
-    def _parts(
-        self, found: Found, place: Place | None, default_site: str | None, section: str
-    ) -> list[tuple[str, _Middle, _Tail]]:
-        """The finding ids of a mention with the columns that do not depend on the report."""
+    def _part_numbers(self, found: Found, place: Place | None, default_site: str | None, section: str) -> list[int]:
         if place is not found.place:
-            return self._make_parts(found, place, default_site, section)
+            return self._number(found, place, default_site, section)
         # the analyses are kept while this is, so that their identity may stand for them
         key = (id(found), default_site, section)
-        parts = self._rows_of.get(key)
-        if parts is None:
-            parts = self._rows_of[key] = self._make_parts(found, place, default_site, section)
-        return parts
+        numbers = self._parts_of.get(key)
+        if numbers is None:
+            numbers = self._parts_of[key] = self._number(found, place, default_site, section)
+        return numbers
 
-    def _make_parts(
-        self, found: Found, place: Place | None, default_site: str | None, section: str
-    ) -> list[tuple[str, _Middle, _Tail]]:
+    def _number(self, found: Found, place: Place | None, default_site: str | None, section: str) -> list[int]:
         temporality = _TEMPORALITY_OF.get(self._asserts.get(section, _CURRENT), found.temporality)
         regions = place.regions if place else ()
-        tail = (found.count, found.change, found.image, found.cue or None, found.rule_id)
-        parts: list[tuple[str, _Middle, _Tail]] = []
+        side = found.side or (place.side if place else None)
+        lobe = place.lobe if place else None
+        said = (found.count, found.change, found.image, found.cue or None, found.rule_id)
+        numbers: list[int] = []
         for resolved in self.resolve(found, place, default_site):
-            sites = ";".join(dict.fromkeys((*resolved.sites, *regions))) or None
-            side = found.side or (place.side if place else None)
-            lobe = place.lobe if place else None
-            parts.append((resolved.finding, (found.status, temporality, section, sites, side, lobe), tail))
-        return parts
+            site = ";".join(dict.fromkeys((*resolved.sites, *regions))) or None
+            part = Part(resolved.finding, found.status, temporality, section, site, side, lobe, *said)
+            number = self._numbers.get(part)
+            if number is None:
+                number = self._numbers[part] = len(self.parts)
+                self.parts.append(part)
+            numbers.append(number)
+        return numbers
+
+    def _without_weak(self, placed: list[Placed], weak: Sequence[int]) -> list[Placed]:
+        """Mentions named as a cause only go where the report says more of the finding elsewhere."""
+        dropped = set(weak)
+        findings = [self.parts[part].finding for _, _, part, _, _ in placed]
+        said = {
+            findings[at]
+            for at, (_, _, part, _, _) in enumerate(placed)
+            if at not in dropped and self.parts[part].temporality == _CURRENT
+        }
+        return [mention for at, mention in enumerate(placed) if not (at in dropped and findings[at] in said)]
 
     def resolve(self, found: Found, place: Place | None, default_site: str | None) -> list[Resolved]:
-        """The findings that a generic word is at its sites (腫瘤 at the liver is liver_mass); a weak term may be none."""
+        """What a generic word is at its sites (腫瘤 at the liver is liver_mass); a weak term may be nothing."""
         lies_in = self._grammar.sites.lies_in
         sites = place.sites if place else ()
         candidates = sites or ((default_site,) if default_site else ())
@@ -181,14 +231,9 @@ class Context:
     def _size(self, normalised: str, sentence: Sentence, span: tuple[int, int] | None) -> float | None:
         if span is None:
             return None
-        return longest_diameter(normalised[sentence.start + span[0] : sentence.start + span[1]], self._grammar.attributes)
-
-
-def _without_weak(rows: list[Row], weak: Sequence[int]) -> list[Row]:
-    """Rows named as a cause only go where the report says more of the finding elsewhere."""
-    dropped = set(weak)
-    said = {row[_FINDING] for at, row in enumerate(rows) if at not in dropped and row[_TEMPORALITY] == _CURRENT}
-    return [row for at, row in enumerate(rows) if not (at in dropped and row[_FINDING] in said)]
+        return longest_diameter(
+            normalised[sentence.start + span[0] : sentence.start + span[1]], self._grammar.attributes
+        )
 
 
 def _late_sizes(analyses: Sequence[Analysis]) -> dict[tuple[int, int], int]:

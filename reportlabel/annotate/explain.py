@@ -34,7 +34,7 @@ def locate(annotator: Annotator, text: str, mentions: Iterable[tuple[int, int, i
         mentions: start, end, sentence and cue of each, as the mentions table has them.
     """
     normalised = annotator.normaliser(text)
-    sentences = annotator.splitter.split(normalised)
+    sentences = annotator.split(normalised)
     parsed: dict[int, _Parsed] = {}
     places = []
     for start, end, number, cue in mentions:

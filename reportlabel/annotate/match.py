@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import fugashi
 
@@ -12,8 +14,7 @@ from reportlabel.annotate.lexicon import Entry, Kind, Lexicon
 Words = Callable[[str], list[tuple[int, int]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """A word of the rules in the compact sentence; ``end`` is exclusive."""
 
     start: int
@@ -26,8 +27,8 @@ class Hits:
     """All hits of a sentence, by kind and in order; without overlaps but for ``sides``.
 
     ``sides`` overlap: which one holds depends on the sites beside them (右側頭葉 is 右 + 側頭葉).
-    ``heads`` gives, for a finding that is a compound (副腎転移), the shorter finding it ends in (転移): in 「肝・副腎転移」
-    it speaks of the liver as well, and where a weak compound does not hold at its site it stands alone.
+    ``heads`` gives, for a finding that is a compound (副腎転移), the shorter finding it ends in (転移): in
+    「肝・副腎転移」 it speaks of the liver as well, and where a weak compound does not hold at its site it stands alone.
     """
 
     findings: list[Hit]
@@ -52,31 +53,49 @@ def find(text: str, lexicon: Lexicon, words: Words) -> Hits:
         "cue": [],
         "argument": [],
     }
-    fragile = False
     for pattern, start, end in lexicon.automaton.find_matches_as_indexes(text, overlapping=True):
         latin_start, latin_end, code = lexicon.guards[pattern]
         if (latin_start or latin_end) and not _stands_free(text, start, end, latin_start, latin_end, code):
             continue
         for entry in lexicon.entries[pattern]:
-            fragile = fragile or entry.fragile
             by_kind[entry.kind].append(Hit(start, end, entry))
-    if fragile:
-        tokens = words(text)
-        for kind, hits in by_kind.items():
-            by_kind[kind] = [hit for hit in hits if not (hit.entry.fragile and _inside_word(hit, tokens))]
-    sites = longest(by_kind["site"] + by_kind["site_exclude"])
-    words_of_findings = [
-        hit for hit in by_kind["finding"] if not any(_strictly_inside(hit, site) for site in sites)
-    ]
-    findings = longest(words_of_findings + by_kind["exclude"])
+    veto = _Veto(text, words)
+    sites = veto.longest(by_kind["site"] + by_kind["site_exclude"])
+    own_sites = [hit for hit in sites if hit.entry.kind == "site"]
+    candidates = [hit for hit in by_kind["finding"] if not any(_strictly_inside(hit, site) for site in sites)]
+    findings = veto.longest(candidates + by_kind["exclude"]) if candidates else []
+    own_findings = [hit for hit in findings if hit.entry.kind == "finding"]
+    if not own_findings:
+        return Hits(findings=[], heads={}, sites=own_sites, sides=by_kind["side"], cues=[], arguments=[])
     return Hits(
-        findings=[hit for hit in findings if hit.entry.kind == "finding"],
-        heads=_heads(findings, words_of_findings),
-        sites=[hit for hit in sites if hit.entry.kind == "site"],
+        findings=own_findings,
+        heads=_heads(own_findings, candidates),
+        sites=own_sites,
         sides=by_kind["side"],
-        cues=_cues(by_kind["cue"], findings),
+        cues=veto.longest(_outside(by_kind["cue"], findings)),
         arguments=longest(by_kind["argument"]),
     )
+
+
+class _Veto:
+    """Longest hits of a sentence, without fragile words that are a part of another word (立ち in 目立ち).
+
+    MeCab is asked only where a fragile word is among the longest.
+    """
+
+    def __init__(self, text: str, words: Words) -> None:
+        self._text = text
+        self._words = words
+
+    @cached_property
+    def _tokens(self) -> list[tuple[int, int]]:
+        return self._words(self._text)
+
+    def longest(self, hits: Sequence[Hit]) -> list[Hit]:
+        chosen = longest(hits)
+        if not any(hit.entry.fragile for hit in chosen):
+            return chosen
+        return longest([hit for hit in hits if not (hit.entry.fragile and _inside_word(hit, self._tokens))])
 
 
 def _strictly_inside(hit: Hit, other: Hit) -> bool:
@@ -89,7 +108,7 @@ def _heads(findings: Sequence[Hit], words: Sequence[Hit]) -> dict[tuple[int, int
         inner = [
             word
             for word in words
-            if word.end == finding.end and word.start > finding.start and not word.entry.at
+            if word.end == finding.end and word.start > finding.start and not word.entry.at and not word.entry.fragile
         ]
         if inner:
             heads[finding.start, finding.end] = min(inner, key=lambda word: word.start)
@@ -98,20 +117,33 @@ def _heads(findings: Sequence[Hit], words: Sequence[Hit]) -> dict[tuple[int, int
 
 def longest(hits: Sequence[Hit]) -> list[Hit]:
     """The longest hits first, those that overlap them left out; several meanings of one span all stay."""
+    if len(hits) < 2:
+        return list(hits)
     chosen: list[Hit] = []
     spans: list[tuple[int, int]] = []
-    for hit in sorted(hits, key=lambda hit: (hit.start - hit.end, hit.start)):
-        span = (hit.start, hit.end)
-        if span in spans or not any(hit.start < end and start < hit.end for start, end in spans):
+    for hit in sorted(hits, key=_longest_first):
+        for start, end in spans:
+            if hit.start < end and start < hit.end:
+                if hit.start == start and hit.end == end:
+                    chosen.append(hit)
+                break
+        else:
             chosen.append(hit)
-            if span not in spans:
-                spans.append(span)
-    return sorted(chosen, key=lambda hit: (hit.start, hit.end))
+            spans.append((hit.start, hit.end))
+    return sorted(chosen, key=_in_order)
 
 
-def _cues(cues: Sequence[Hit], findings: Sequence[Hit]) -> list[Hit]:
-    """Cues outside findings. A word in front (``no``) and one behind (``n.p.``) may be the same literal."""
-    outside = [
+def _longest_first(hit: Hit) -> tuple[int, int]:
+    return hit.start - hit.end, hit.start
+
+
+def _in_order(hit: Hit) -> tuple[int, int]:
+    return hit.start, hit.end
+
+
+def _outside(cues: Sequence[Hit], findings: Sequence[Hit]) -> list[Hit]:
+    """Cues that are no part of a finding at least as long."""
+    return [
         cue
         for cue in cues
         if not any(
@@ -119,7 +151,6 @@ def _cues(cues: Sequence[Hit], findings: Sequence[Hit]) -> list[Hit]:
             for finding in findings
         )
     ]
-    return longest(outside)
 
 
 def _stands_free(text: str, start: int, end: int, latin_start: bool, latin_end: bool, code: bool) -> bool:
@@ -129,7 +160,9 @@ def _stands_free(text: str, start: int, end: int, latin_start: bool, latin_end: 
             if text[start].isdigit():
                 if before.isdigit():
                     return False
-            elif before.isalpha() and not (code and not (start > 1 and text[start - 2].isascii() and text[start - 2].isalpha())):
+            elif before.isalpha() and not (
+                code and not (start > 1 and text[start - 2].isascii() and text[start - 2].isalpha())
+            ):
                 return False
     if latin_end and end < len(text):
         after = text[end]
@@ -138,16 +171,16 @@ def _stands_free(text: str, start: int, end: int, latin_start: bool, latin_end: 
                 if after.isdigit():
                     return False
             elif after.isalpha():
-                plural = after == "s" and not (end + 1 < len(text) and text[end + 1].isascii() and text[end + 1].isalpha())
+                plural = after == "s" and not (
+                    end + 1 < len(text) and text[end + 1].isascii() and text[end + 1].isalpha()
+                )
                 if not plural:
                     return False
     return True
 
 
 def _inside_word(hit: Hit, tokens: Sequence[tuple[int, int]]) -> bool:
-    return any(
-        start <= hit.start and hit.end <= end and (start, end) != (hit.start, hit.end) for start, end in tokens
-    )
+    return any(start <= hit.start and hit.end <= end and (start, end) != (hit.start, hit.end) for start, end in tokens)
 
 
 class Tokenizer:

@@ -41,7 +41,6 @@ from reportlabel.annotate.sentence import Analysis, Found
 from reportlabel.annotate.tokenizer import FugashiTokenizer
 from reportlabel.errors import ConfigError
 from reportlabel.rulebook.load import load_rules
-from reportlabel.schema import MENTIONS
 
 __all__ = ["COMPONENTS", "FugashiTokenizer", "add_finding", "load", "mentions_of"]
 
@@ -336,8 +335,8 @@ class Context:
         # it remembers findings by identity, and these copies end with the report
         self._joiner.forget()
         for row in rows:
-            values = dict(zip(MENTIONS, row, strict=True))
-            number, index = str(values["rule_id"]).split("/")
+            values = row._asdict()
+            number, index = row.rule_id.split("/")
             record = kept[int(number)][int(index)]
             # what a component has set by hand stays
             given = {name: record[name] for name in _GIVEN if record[name] is not None}

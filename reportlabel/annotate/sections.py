@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from reportlabel.annotate.normalise import Normaliser
 from reportlabel.rulebook.models import SectionRules
@@ -18,8 +19,7 @@ BODY = "findings"
 _HEAD = 48
 
 
-@dataclass(frozen=True, slots=True)
-class Sentence:
+class Sentence(NamedTuple):
     """A span of the report.
 
     Attributes:
@@ -80,13 +80,12 @@ class Splitter:
     def split(self, text: str, is_place: Callable[[str], bool] = lambda _: True) -> list[Sentence]:
         """All sentences of a normalised report, in order. Blank text gives none.
 
-        ``is_place`` tells whether a word in front of a colon is a place (肝：) and so a heading; another one (胸水：なし)
-        is part of the sentence.
+        ``is_place`` tells whether a word in front of a colon is a place (肝：) and so a heading; another one
+        (胸水：なし) is part of the sentence.
         """
         sentences: list[Sentence] = []
         section, topic = BODY, ""
-        number = 0
-        for start, end in self._blocks(text):
+        for number, (start, end) in enumerate(self._blocks(text)):
             at = start
             line_topic = topic
             while True:
@@ -111,7 +110,6 @@ class Splitter:
                 if at >= end:
                     break
             self._sentences(text, at, end, section, line_topic, number, sentences)
-            number += 1
         return sentences
 
     def _sentences(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from reportlabel.annotate.assertion import Assertion, AssertionWords, Temporality, assess, invert
 from reportlabel.annotate.attributes import (
@@ -71,9 +72,7 @@ class Grammar:
             },
             unsized=frozenset(context.unsized),
             after_size=re.compile(rf"[。、]|{alternatives(rules.assertion.particles.after_size, normaliser)}"),
-            generic=frozenset(
-                compose.finding for finding in rules.findings.values() for compose in finding.compose
-            ),
+            generic=frozenset(compose.finding for finding in rules.findings.values() for compose in finding.compose),
             graded=frozenset(
                 entry.value_of.removesuffix(".grade")
                 for label_set in rules.label_sets.values()
@@ -202,41 +201,35 @@ def _found(
         if assertion is None or assertion.status is None:
             continue
         stop = next((cue.start for cue in hits.cues if cue.start >= hit.end and not cue.entry.before), bounds[index][1])
-        reach = _Reach(clauses=clauses, groups=groups, outer=outer, stop=stop, topic=topic, earlier=result, cues=hits.cues, last_hit=hits.findings[index - 1] if index else None)
+        reach = _Reach(
+            clauses=clauses,
+            groups=groups,
+            outer=outer,
+            stop=stop,
+            topic=topic,
+            earlier=result,
+            cues=hits.cues,
+            last_hit=hits.findings[index - 1] if index else None,
+        )
         size = sizes.get(index)
-        found = _one(sentence, hit, hit.entry.name, assertion, reach, grammar)
-        found = replace(
-            found,
+        said = _Said(
+            assertion=assertion,
             size=sentence.span(size.start, size.end) if size else None,
             count=_count(text, hit, bounds[index], grammar),
             change=changes.get(index),
             image=image,
         )
-        result.append(found)
+        result.append(_one(sentence, hit, said, reach, grammar))
         head = hits.heads.get((hit.start, hit.end))
         if head is None:
             continue
         listed = any(group.start < hit.start < group.end and len(group.place.sites) > 1 for group in groups)
         if listed or hit.entry.at:
-            other = _one(sentence, head, head.entry.name, assertion, reach, grammar, compound=hit)
-            result.append(
-                replace(
-                    found,
-                    finding=other.finding,
-                    rule_id=other.rule_id,
-                    place=other.place,
-                    handed=other.handed,
-                    nested=other.nested,
-                    at=frozenset(),
-                    inherits=other.inherits,
-                    stands_in=not listed,
-                )
-            )
+            result.append(_one(sentence, head, said, reach, grammar, compound=hit, stands_in=not listed))
     return tuple(result)
 
 
-@dataclass(frozen=True, slots=True)
-class _Reach:
+class _Reach(NamedTuple):
     """Where a finding may take its place from."""
 
     clauses: Clauses
@@ -249,17 +242,27 @@ class _Reach:
     last_hit: Hit | None
 
 
+class _Said(NamedTuple):
+    """What the sentence says of a finding, wherever that is."""
+
+    assertion: Assertion
+    size: tuple[int, int] | None
+    count: str | None  # type: ignore[assignment] # an attribute of the finding; nothing counts in this tuple
+    change: Change | None
+    image: str | None
+
+
 def _one(
     sentence: Compact,
     hit: Hit,
-    name: str,
-    assertion: Assertion,
+    said: _Said,
     reach: _Reach,
     grammar: Grammar,
     *,
     compound: Hit | None = None,
+    stands_in: bool = False,
 ) -> Found:
-    text = sentence.text
+    text, name, assertion = sentence.text, hit.entry.name, said.assertion
     whole = compound or hit
     inherits, target, generic = name in grammar.inherits, name in grammar.targets, name in grammar.generic
     own = [group for group in reach.groups if whole.start < group.end <= whole.end]
@@ -278,7 +281,7 @@ def _one(
         place = _listed(text, whole, reach, grammar)
     if place is None:
         place = _touched(whole, reach)
-    start, end = sentence.span(hit.start, hit.end)
+    start, end = sentence.span(whole.start, whole.end)
     assert assertion.status is not None
     return Found(
         start=start,
@@ -291,12 +294,13 @@ def _one(
         place=place,
         side=side or (place.side if place else None),
         at=hit.entry.at,
-        size=None,
-        count=None,
-        change=None,
-        image=None,
+        size=said.size,
+        count=said.count,
+        change=said.change,
+        image=said.image,
         carrier=name in grammar.carriers and assertion.status != "absent",
         inherits=inherits,
+        stands_in=stands_in,
         weak=assertion.weak,
         handed=_handed(name, place, side, grammar.intrinsic),
         nested=own[-1].place.sites if own else (),
@@ -382,7 +386,9 @@ def _place_before(hit: Hit, reach: _Reach, *, inherits: bool, target: bool) -> P
     return fixed[-1].place if fixed else None
 
 
-def _handed(finding: str, place: Place | None, side: Side | None, intrinsic: dict[str, tuple[str, ...]]) -> Place | None:
+def _handed(
+    finding: str, place: Place | None, side: Side | None, intrinsic: dict[str, tuple[str, ...]]
+) -> Place | None:
     """The place a lesion hands on to what is said of it later.
 
     A word that is a place by itself (腫大リンパ節) hands that on, refined by what stood in front of it.

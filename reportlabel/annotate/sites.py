@@ -1,10 +1,15 @@
-"""Where a finding is: anatomical groups of a sentence (右肺上葉S2, 肝や右副腎, 縦隔・肺門リンパ節) and which one a finding has."""
+"""Where a finding is.
+
+The anatomical groups of a sentence (右肺上葉S2, 肝や右副腎, 縦隔・肺門リンパ節), and which one a finding has.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
 
 from reportlabel.annotate.clause import Clauses, alternatives
 from reportlabel.annotate.match import Hit, longest
@@ -57,6 +62,7 @@ class SiteWords:
         def any_of(terms: Sequence[str]) -> str:
             return alternatives(terms, normaliser)
 
+        ordinal = any_of(anatomy.ordinals)
         return cls(
             parents=rules.site_parents,
             lung_segments={
@@ -69,7 +75,7 @@ class SiteWords:
             relation=re.compile(rf"(?:{any_of(anatomy.touching)})*(?:{any_of(anatomy.relations)})"),
             # what may stand inside one place, and between the places of a list
             inner=re.compile(
-                rf"{genitive}?(?:(?:{any_of(anatomy.ordinals)})?[\u30fb、,~～\-]?\d[\d\u30fb、,~～\-./ ]*(?:{any_of(anatomy.ordinals)})?)?"
+                rf"{genitive}?(?:(?:{ordinal})?[\u30fb、,~～\-]?\d[\d\u30fb、,~～\-./ ]*(?:{ordinal})?)?"
                 rf"(?:{any_of(anatomy.inside)})*"
             ),
             joint=re.compile(
@@ -85,8 +91,7 @@ class SiteWords:
 _SEGMENT = re.compile(r"(?<![a-z0-9])s(10|[1-9])[a-c]?(?:\s?[+/\u30fb,~\-]\s?s?(10|[1-9])[a-c]?)*(?![0-9a-z])")
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
+class _Token(NamedTuple):
     start: int
     end: int
     site: str | None
@@ -105,7 +110,7 @@ def find_groups(
         return []
     groups: list[Group] = []
     elements: list[list[_Token]] = [[tokens[0]]]
-    for before, token in zip(tokens, tokens[1:], strict=False):
+    for before, token in pairwise(tokens):
         gap = text[before.end : token.start]
         # 肝脾, 肝胆膵: single characters side by side are organs of a list
         listed = not gap and before.site and token.site and before.end - before.start == token.end - token.start == 1
@@ -139,7 +144,7 @@ def _tokens(text: str, sites: Sequence[Hit], sides: Sequence[Hit]) -> list[_Toke
             for match in _SEGMENT.finditer(text)
             if not any(start < match.end() and match.start() < end for start, end in taken)
         ]
-    return sorted(tokens, key=lambda token: (token.start, token.end))
+    return sorted(tokens, key=lambda token: token[:2])
 
 
 def _group(text: str, elements: Sequence[Sequence[_Token]], words: SiteWords, topic: Place | None) -> Group:
@@ -195,7 +200,7 @@ def _merge(places: Sequence[Place], words: SiteWords) -> Place:
     regions = [region for place in places for region in place.regions]
     if heads and heads[-1] == LYMPH_NODE and len(heads) > 1:
         # 縦隔・肺門リンパ節: the regions in front name nodes as well
-        keep = []
+        keep: list[str] = []
         for site in heads:
             (regions if site in words.nodal else keep).append(site)
         heads = keep
@@ -208,7 +213,15 @@ def _merge(places: Sequence[Place], words: SiteWords) -> Place:
 
 
 def place_in_clause(
-    text: str, finding: Hit, groups: Sequence[Group], clauses: Clauses, words: SiteWords, *, target: bool, generic: bool, stop: int
+    text: str,
+    finding: Hit,
+    groups: Sequence[Group],
+    clauses: Clauses,
+    words: SiteWords,
+    *,
+    target: bool,
+    generic: bool,
+    stop: int,
 ) -> tuple[Place | None, Side | None]:
     """The place that the clause gives a finding, and the side nearest to it.
 
@@ -232,7 +245,7 @@ def place_in_clause(
         if group.relational and not target:
             continue
         if own is not None and own.sites:
-            return _refined(own, group, text, finding), side or own.side
+            return _refined(own, group), side or own.side
         return group.place, group.place.side or side
     if own is not None and own.sites:
         return own, own.side or side
@@ -244,7 +257,7 @@ def place_in_clause(
     return None, side
 
 
-def _refined(own: Place, group: Group, text: str, finding: Hit) -> Place:
+def _refined(own: Place, group: Group) -> Place:
     """A word that names its organ (肺結節) keeps it; the group in front refines it (右上葉に肺結節)."""
     return Place(
         sites=own.sites,

@@ -20,11 +20,12 @@ from reportlabel.label import find_label_set
 from reportlabel.report.fold import fold
 from reportlabel.report.names import MARKS, STATUS_NAMES, STATUSES, TEMPORALITY_NAMES, Called, label_names, value_name
 from reportlabel.report.reading import Piece, ReadMention, cut, one_line, read_mentions
-from reportlabel.rulebook.load import load_rules
+from reportlabel.rulebook.load import Rulebook, load_rules
 from reportlabel.rulebook.models import LabelSet
+from reportlabel.vote.rules import label_of_finding
 
 # A mention stands on its colour, a cue in it. Background and foreground are both given: no theme makes them unreadable.
-_MARKED = {
+MARKED = {
     "present": "bold #ffffff on #b8304a",
     "uncertain": "bold #241a00 on #f0b429",
     "absent": "bold #ffffff on #2b6cb0",
@@ -80,7 +81,7 @@ def run_explain(
         console.print(_mention_table(text, mentions, width=width))
     if chosen is not None:
         labels = label_reports(report["report_id"], table, chosen, rules)
-        _show_labels(labels, mentions, chosen, console, width=width)
+        _show_labels(labels, mentions, chosen, rules, console, width=width)
     return int(ExitCode.DONE)
 
 
@@ -98,13 +99,15 @@ def coloured(text: str, mentions: Sequence[ReadMention], *, focus: bool = False,
     return result
 
 
-def legend() -> Text:
-    """What the colours mean, in one line."""
+def legend(*, cue: bool = True) -> Text:
+    """What the colours mean, in one line; ``cue``: also how cues and clauses are shown."""
     shown = Text()
     for status in ("present", "uncertain", "absent"):
         name = STATUS_NAMES[status]
-        shown.append(f" {MARKS[status]} {name.ja} {name.en} ", style=_MARKED[status]).append(" ")
-    shown.append(" 今回の所見でない not this exam ", style=_MARKED["other"]).append(" ")
+        shown.append(f" {MARKS[status]} {name.ja} {name.en} ", style=MARKED[status]).append(" ")
+    if not cue:
+        return shown
+    shown.append(" 今回の所見でない not this exam ", style=MARKED["other"]).append(" ")
     shown.append("cue", style="bold").append(" ").append("clause", style="underline")
     return shown
 
@@ -128,7 +131,7 @@ def _strongest(tones: Sequence[str]) -> str:
 
 def _style(piece: Piece, mentions: Sequence[ReadMention], *, focus: bool) -> str:
     if piece.mentions:
-        return _MARKED[_strongest([_tone(mentions[at]) for at in piece.mentions])]
+        return MARKED[_strongest([_tone(mentions[at]) for at in piece.mentions])]
     if piece.cues:
         return f"bold underline {_COLOURED[_strongest([_tone(mentions[at]) for at in piece.cues])]}"
     if piece.clauses:
@@ -176,28 +179,38 @@ def _status_or_time(mention: ReadMention) -> Text:
 
 
 def _show_labels(
-    labels: pl.DataFrame, mentions: Sequence[ReadMention], label_set: LabelSet, console: Console, *, width: int
+    labels: pl.DataFrame,
+    mentions: Sequence[ReadMention],
+    label_set: LabelSet,
+    rules: Rulebook,
+    console: Console,
+    *,
+    width: int,
 ) -> None:
     """The labels that something is said of, with the mentions that decided; the others in one line."""
     names = label_names(label_set)
+    voting = set(label_of_finding(label_set, rules).select("label", "finding").iter_rows())
     columns = [max(8, (width - 6) * share // 100) for share in (44, 20, 36)]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for heading, cells in zip((f"label of {label_set.id}", "value", "decided by"), columns, strict=True):
         table.add_column(heading, width=cells)
+    values = {entry.id for entry in label_set.values}
     silent: list[str] = []
     for finding, value, evidence in labels.select("finding", "value", "evidence").iter_rows():
         if value == "not_mentioned":
             silent.append(names[finding].ja)
             continue
         name = Text(names[finding].ja).append(f" {finding}", style="dim")
-        row = (name, status_text(value), _deciders(evidence, mentions))
+        heard = [one for one in mentions if finding in values or (finding, one.finding) in voting]
+        row = (name, status_text(value), _deciders(evidence, heard))
         table.add_row(*(fold(cell, cells) for cell, cells in zip(row, columns, strict=True)))
     console.print()
     if table.row_count:
         console.print(table)
     if silent:
         console.print()
-        console.print(fold(Text(f"{STATUS_NAMES['not_mentioned'].ja} not mentioned: {'、'.join(silent)}", style="dim"), width))
+        said = f"{STATUS_NAMES['not_mentioned'].ja} not mentioned: {'、'.join(silent)}"
+        console.print(fold(Text(said, style="dim"), width))
 
 
 def _deciders(evidence: Sequence[dict[str, object]], mentions: Sequence[ReadMention]) -> Text:
@@ -223,6 +236,6 @@ def _find_text(source: Path, report_id: str, *, id_column: str, text_column: str
     collect = "" if read == "read_parquet" else ".collect()"
     raise InputError(
         f"{source}: none of its {reader.counts.rows_out:,} reports has this id in column '{id_column}'; the id must be "
-        f"written exactly as in the file, zeros in front included. To list the ids: python -c \"import polars as pl; "
+        f'written exactly as in the file, zeros in front included. To list the ids: python -c "import polars as pl; '
         f"pl.{read}('{source.name}').select('{id_column}'){collect}.write_csv('ids.csv')\""
     )

@@ -1,6 +1,6 @@
 """Break styled text into lines of a terminal: Japanese anywhere but before a full stop, Latin words between words.
 
-rich breaks at blanks, which Japanese has none of: a line of Japanese behind a Latin word would go to the next line whole.
+rich breaks at blanks, which Japanese has none of: what stands behind a Latin word would go to the next line whole.
 """
 
 from __future__ import annotations

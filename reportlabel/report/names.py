@@ -57,12 +57,17 @@ def finding_name(finding: str, rules: Rulebook) -> Called:
 
 def label_names(label_set: LabelSet) -> dict[str, Called]:
     """The display names of the labels of a label set, in its order."""
-    return {entry.id: Called(entry.name.ja, entry.name.en) for entry in (*label_set.findings, *label_set.values)}
+    findings = {entry.id: Called(entry.name.ja, entry.name.en) for entry in label_set.findings}
+    values = {entry.id: Called(entry.name.ja, entry.name.en) for entry in label_set.values}
+    return findings | values
 
 
 def site_names(rules: Rulebook) -> dict[str, Called]:
     """Site id -> display name."""
-    return {site.id: Called(site.name.ja, site.name.en) if site.name else Called(site.id, site.id) for site in rules.anatomy.sites}
+    return {
+        site.id: Called(site.name.ja, site.name.en) if site.name else Called(site.id, site.id)
+        for site in rules.anatomy.sites
+    }
 
 
 def side_name(side: str) -> Called:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import polars as pl
 
@@ -88,7 +89,7 @@ def cut(text: str, mentions: Sequence[ReadMention]) -> list[Piece]:
             clauses=_covering([mention.clause for mention in mentions], start, end),
             ends=tuple(at for at, mention in enumerate(mentions) if mention.span[1] == end),
         )
-        for start, end in zip(edges, edges[1:], strict=False)
+        for start, end in pairwise(edges)
     ]
 
 
@@ -107,7 +108,7 @@ def _attributes(row: dict[str, object], rules: Rulebook) -> tuple[tuple[str, str
         "部位": _sites(row["site"], rules),
         "側": side_name(str(row["side"])).ja if row["side"] else "",
         "肺葉": lobe_name(str(row["lobe"])).ja if row["lobe"] else "",
-        "大きさ": f"{row['size_mm']:g} mm" if row["size_mm"] is not None else "",
+        "大きさ": f"{row['size_mm']:g}mm" if row["size_mm"] is not None else "",
         "数": count_name(str(row["count"])) if row["count"] else "",
         "変化": change_name(str(row["change"])).ja if row["change"] else "",
         "画像": str(row["image_ref"] or ""),
@@ -116,11 +117,12 @@ def _attributes(row: dict[str, object], rules: Rulebook) -> tuple[tuple[str, str
 
 
 def _summary(row: dict[str, object], rules: Rulebook) -> str:
-    """The attributes in a few words: 右上葉, 24 mm, 不変."""
+    """The attributes in a few words: 右上葉, 24mm, 不変."""
     captioned = dict(_attributes(row, rules))
     sites, lobe = captioned.get("部位", ""), captioned.get("肺葉", "")
     place = captioned.get("側", "") + " ".join(part for part in (sites, lobe if lobe not in sites else "") if part)
-    return ", ".join(part for part in (place, *(captioned.get(name, "") for name in ("大きさ", "数", "変化", "画像"))) if part)
+    others = [captioned.get(name, "") for name in ("大きさ", "数", "変化", "画像")]
+    return ", ".join(part for part in (place, *others) if part)
 
 
 def _sites(site: object, rules: Rulebook) -> str:

@@ -6,6 +6,7 @@ that read reports.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -13,13 +14,13 @@ from pathlib import Path
 
 import polars as pl
 
+from reportlabel.annotate.annotator import Annotator
 from reportlabel.annotate.lexicon import Entry, Lexicon, build_lexicon, conjugate, normal_term
-from reportlabel.annotate.match import Hits, Tokenizer, Words, find
+from reportlabel.annotate.match import Hits, find
 from reportlabel.annotate.normalise import Normaliser
-from reportlabel.annotate.sections import Splitter
 from reportlabel.errors import ConfigError
 from reportlabel.rulebook.load import FindingFile, Rulebook
-from reportlabel.rulebook.models import LabelSet, NormaliseRules
+from reportlabel.rulebook.models import Effect, LabelSet, NormaliseRules
 from reportlabel.rulebook.read_yaml import Document, Location, read_yaml
 from reportlabel.schema import MENTIONS
 from reportlabel.vote.values import value_labels
@@ -42,18 +43,21 @@ class Problem:
 def check_rules(rules: Rulebook) -> list[Problem]:
     """All problems of a rulebook, in order of files and lines; a clean one gives none.
 
-    Words are compared only where the words themselves can be compiled: a verb of an unknown class or a broken
-    character table is reported first.
+    Words are looked up only where all of them can be compiled: a verb of an unknown class, a broken character table or
+    a site within itself comes alone.
     """
     documents = _documents(rules)
-    problems = [*_compile_problems(rules, documents)]
-    words = [] if problems else [*_word_problems(rules), *_cue_problems(rules, documents["assertion"])]
+    problems = {
+        *_compile_problems(rules, documents),
+        *_site_cycles(rules),
+    }
+    if not problems:
+        problems = {*_word_problems(rules), *_cue_problems(rules, documents["assertion"])}
     return sorted(
         {
             *problems,
-            *words,
             *_reference_problems(rules, documents),
-            *_cycles(rules),
+            *_finding_cycles(rules),
             *_spelling_problems(rules.normalise, documents["normalise"]),
             *_finding_problems(rules),
             *_label_set_problems(rules),
@@ -192,10 +196,13 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 # --- cycles -------------------------------------------------------------------------------------------------------
 
 
-def _cycles(rules: Rulebook) -> Iterator[Problem]:
+def _finding_cycles(rules: Rulebook) -> Iterator[Problem]:
     implied = {finding_id: finding.implied_by for finding_id, finding in rules.findings.items()}
     for cycle in _cycles_of(implied):
         yield _problem(rules.files[cycle[0]].document, ("implied_by",), "cycle", f"implied by itself: {_path(cycle)}")
+
+
+def _site_cycles(rules: Rulebook) -> Iterator[Problem]:
     within = {site.id: site.within for site in rules.anatomy.sites}
     numbers = {site.id: number for number, site in enumerate(rules.anatomy.sites)}
     for cycle in _cycles_of(within):
@@ -242,41 +249,37 @@ def _walked(end: str, start: str, came_from: Mapping[str, str]) -> list[str]:
 class _Looker:
     """Looks words up as reports are read."""
 
-    normaliser: Normaliser
-    splitter: Splitter
-    words: Words
+    annotator: Annotator
 
-    def in_report(self, text: str, lexicon: Lexicon) -> Iterator[Hits]:
+    @property
+    def lexicon(self) -> Lexicon:
+        return self.annotator.grammar.lexicon
+
+    def normal(self, text: str) -> str:
+        return normal_term(text, self.annotator.normaliser)
+
+    def in_report(self, text: str) -> Iterator[Hits]:
         """What a report of this text alone gives, sentence by sentence."""
-        normalised = self.normaliser(text)
-        for sentence in self.splitter.split(normalised):
-            yield self.in_word(normalised[sentence.start : sentence.end], lexicon)
+        for sentence in self.annotator.sentences(text):
+            yield self.in_word(text[sentence.start : sentence.end], self.lexicon)
 
     def in_word(self, text: str, lexicon: Lexicon) -> Hits:
-        return find(self.normal(text), lexicon, self.words)
+        return find(self.normal(text), lexicon, self.annotator.words)
 
     def in_any_context(self, text: str, lexicon: Lexicon) -> Hits:
         """As ``in_word``, without the veto of MeCab, whose words depend on what stands around the text."""
         return find(self.normal(text), lexicon, lambda _: [])
 
-    def normal(self, text: str) -> str:
-        return normal_term(text, self.normaliser)
-
 
 def _word_problems(rules: Rulebook) -> Iterator[Problem]:
-    normaliser = Normaliser.from_rules(rules.normalise)
-    looker = _Looker(normaliser, Splitter.from_rules(rules.sections, normaliser), Tokenizer())
-    lexicon = build_lexicon(rules, normaliser)
-    yield from _duplicates(rules, lexicon)
+    looker = _Looker(Annotator(rules))
+    yield from _duplicates(rules, looker.lexicon)
     yield from _repeats(rules, looker)
-    yield from _shadowed(rules, lexicon, looker)
-    yield from _hidden_cues(rules, lexicon, build_lexicon(_only_cues(rules), normaliser), looker)
-    yield from _useless_exclusions(rules, build_lexicon(_without_exclusions(rules), normaliser), looker)
-
-
-def _only_cues(rules: Rulebook) -> Rulebook:
-    anatomy = rules.anatomy.model_copy(update={"sites": [], "sides": [], "exclude": []})
-    return replace(rules, files={}, anatomy=anatomy)
+    yield from _shadowed(rules, looker)
+    yield from _hidden_cues(rules, looker)
+    yield from _useless_exclusions(
+        rules, looker, terms=build_lexicon(_without_exclusions(rules), looker.annotator.normaliser)
+    )
 
 
 def _without_exclusions(rules: Rulebook) -> Rulebook:
@@ -335,23 +338,28 @@ def _repeats(rules: Rulebook, looker: _Looker) -> Iterator[Problem]:
                     yield _problem(*where, "repeated_term", f"'{word}' stands already in line {line}")
 
 
-def _shadowed(rules: Rulebook, lexicon: Lexicon, looker: _Looker) -> Iterator[Problem]:
+def _shadowed(rules: Rulebook, looker: _Looker) -> Iterator[Problem]:
     """Terms that even a report of this one word does not give: sentence ends, headings or other words take them."""
     for finding_id, file in rules.files.items():
         for number, term in enumerate(file.finding.terms):
-            found = [hit.entry.name for hits in looker.in_report(term.text, lexicon) for hit in hits.findings]
-            if finding_id not in found:
-                instead = f"; it is read as {', '.join(dict.fromkeys(found))}" if found else ""
+            found = [hit.entry for hits in looker.in_report(term.text) for hit in hits.findings]
+            if f"{finding_id}/{term.text}" not in {entry.rule_id for entry in found}:
+                instead = f"; it is read as {_listed_names(found)}" if found else ""
                 message = f"term '{term.text}' can never be found{instead}"
                 yield _problem(file.document, ("terms", number), "shadowed_term", message)
 
 
-def _hidden_cues(rules: Rulebook, lexicon: Lexicon, cues: Lexicon, looker: _Looker) -> Iterator[Problem]:
+def _listed_names(entries: Iterable[Entry]) -> str:
+    return ", ".join(dict.fromkeys(f"'{_text(entry)}' ({entry.name})" for entry in entries))
+
+
+def _hidden_cues(rules: Rulebook, looker: _Looker) -> Iterator[Problem]:
     """Terms that hold the finding and its denial or hedge: inside a term the cue is not seen, and it would affirm.
 
     A denial of something else may well be a finding (an organ is not seen). Normal statements deny; so do the findings
     that say that a study is normal.
     """
+    effects = {looker.normal(cue.text): cue.effect for cue in _cues(rules) if not cue.before}
     clause_ends = tuple(looker.normal(word) for word in rules.assertion.clause_ends)
     normal = {
         finding
@@ -362,31 +370,37 @@ def _hidden_cues(rules: Rulebook, lexicon: Lexicon, cues: Lexicon, looker: _Look
     }
     for finding_id, file in rules.files.items():
         for number, term in enumerate(file.finding.terms):
-            if finding_id in normal or term.means is not None:
-                continue
             text = looker.normal(term.text)
-            for cue in looker.in_word(text, cues).cues:
-                behind = cue.end == len(text) and not cue.entry.before and cue.entry.effect in ("deny", "hedge")
-                said = looker.in_word(text[: cue.start], lexicon).findings if behind else []
-                if any(
-                    hit.entry.name == finding_id
-                    and cue.start - hit.end <= _PARTICLE
-                    and not text[: hit.end].endswith(clause_ends)  # a cause (not seen, for gas)
-                    for hit in said
-                ):
-                    message = f"term '{term.text}' hides the cue '{cue.entry.name}' ({cue.entry.effect})"
-                    yield _problem(file.document, ("terms", number), "term_hides_cue", message)
+            start = _start_of_cue(text, effects)
+            if finding_id in normal or term.means is not None or effects.get(text[start:]) not in ("deny", "hedge"):
+                continue
+            if any(
+                hit.entry.name == finding_id
+                and start - hit.end <= _PARTICLE
+                and not text[: hit.end].endswith(clause_ends)  # a cause (not seen, for gas)
+                for hit in looker.in_word(text[:start], looker.lexicon).findings
+            ):
+                message = f"term '{term.text}' hides the cue '{text[start:]}' ({effects[text[start:]]})"
+                yield _problem(file.document, ("terms", number), "term_hides_cue", message)
 
 
 _PARTICLE = 1
 """The most characters between a finding and its denial."""
 
 
-def _useless_exclusions(rules: Rulebook, lexicon: Lexicon, looker: _Looker) -> Iterator[Problem]:
+def _start_of_cue(text: str, cues: Collection[str]) -> int:
+    """Where the longest cue begins in which the text ends; the length of the text where it ends in none."""
+    return next((at for at in range(1, len(text)) if text[at:] in cues and not _LATIN.match(text, at - 1)), len(text))
+
+
+_LATIN = re.compile(r"[a-z0-9]{2}")
+
+
+def _useless_exclusions(rules: Rulebook, looker: _Looker, *, terms: Lexicon) -> Iterator[Problem]:
     """Exclusions in which nothing would be found without them, and those that are a term: the term goes first."""
     for file in rules.files.values():
         for number, text in enumerate(file.finding.exclude):
-            hits = looker.in_any_context(text, lexicon).findings
+            hits = looker.in_any_context(text, terms).findings
             whole = [hit for hit in hits if hit.end - hit.start == len(looker.normal(text))]
             if whole:
                 message = f"exclusion '{text}' is a term of {whole[0].entry.name}, which goes first"
@@ -400,27 +414,38 @@ def _useless_exclusions(rules: Rulebook, lexicon: Lexicon, looker: _Looker) -> I
 # --- cues and spellings -------------------------------------------------------------------------------------------
 
 
-def _cue_problems(rules: Rulebook, document: Document) -> Iterator[Problem]:
-    """One literal with two effects in the same direction: which of them holds would be chance."""
-    normaliser = Normaliser.from_rules(rules.normalise)
-    first_of: dict[tuple[str, bool, bool], tuple[str, Location]] = {}
-    for text, effect, before, adjacent, location in _cues(rules):
-        key = (normal_term(text, normaliser), before, adjacent)
-        first, first_location = first_of.setdefault(key, (effect, location))
-        if first != effect:
-            message = f"cue '{text}' is {effect} here and {first} in line {document.line(first_location)}"
-            yield _problem(document, location, "duplicate_cue", message)
+@dataclass(frozen=True)
+class _Cue:
+    """One form of a word of assertion, and where it stands."""
+
+    text: str
+    effect: Effect
+    location: Location
+    before: bool = False
+    adjacent: bool = False
 
 
-def _cues(rules: Rulebook) -> Iterator[tuple[str, str, bool, bool, Location]]:
+def _cues(rules: Rulebook) -> Iterator[_Cue]:
     assertion = rules.assertion
     for number, phrase in enumerate(assertion.phrases):
         for at, text in enumerate(phrase.terms):
             location = ("phrases", number, "terms", at)
-            yield text, phrase.effect, phrase.direction == "before", phrase.adjacent, location
+            yield _Cue(text, phrase.effect, location, before=phrase.direction == "before", adjacent=phrase.adjacent)
     for number, verb in enumerate(assertion.verbs):
         for text, effect, _ in conjugate(verb, assertion.paradigms[verb.paradigm]):
-            yield text, effect, False, False, ("verbs", number)
+            yield _Cue(text, effect, ("verbs", number))
+
+
+def _cue_problems(rules: Rulebook, document: Document) -> Iterator[Problem]:
+    """One literal with two effects in the same direction: which of them holds would be chance."""
+    normaliser = Normaliser.from_rules(rules.normalise)
+    first_of: dict[tuple[str, bool, bool], _Cue] = {}
+    for cue in _cues(rules):
+        first = first_of.setdefault((normal_term(cue.text, normaliser), cue.before, cue.adjacent), cue)
+        if first.effect != cue.effect:
+            line = document.line(first.location)
+            message = f"cue '{cue.text}' is {cue.effect} here and {first.effect} in line {line}"
+            yield _problem(document, cue.location, "duplicate_cue", message)
 
 
 def _spelling_problems(normalise: NormaliseRules, document: Document) -> Iterator[Problem]:

@@ -10,7 +10,6 @@ from reportlabel.annotate.annotator import Annotator, Row
 from reportlabel.rulebook.models import Example, Finding
 from reportlabel.vote.rules import implied_by
 
-_STATUS, _TEMPORALITY, _SITE, _SIDE, _SIZE, _COUNT, _CHANGE, _RULE = 5, 6, 8, 9, 11, 12, 13, 16
 NOT_MENTIONED = "not_mentioned"
 
 
@@ -38,14 +37,18 @@ def run_examples(annotator: Annotator, *, region: str | None = None, finding: st
                 line=file.document.line(("examples", at)),
                 finding=finding_id,
                 example=example,
-                problems=tuple(_problems(example, rows, finding_id, wanted, generic=finding_id in annotator.grammar.generic)),
+                problems=tuple(
+                    _problems(example, rows, finding_id, wanted, generic=finding_id in annotator.grammar.generic)
+                ),
             )
 
 
 def _with_denied(rows: Sequence[Row], finding: Finding) -> list[Row]:
     """A denied finding of ``denial_of`` reads as this one present."""
     return [
-        (*row[:3], finding.id, row[4], "present", *row[6:]) if row[3] in finding.denial_of and row[5] == "absent" else row
+        row._replace(finding=finding.id, status="present")
+        if row.finding in finding.denial_of and row.status == "absent"
+        else row
         for row in rows
     ]
 
@@ -57,26 +60,26 @@ def _problems(
     current = [
         row
         for row in rows
-        if row[_TEMPORALITY] == "current"
-        and (row[3] in wanted or (generic and row[_RULE].startswith(f"{finding_id}/")))
-        and (row[3] == finding_id or generic or row[_STATUS] != "absent")
+        if row.temporality == "current"
+        and (row.finding in wanted or (generic and row.rule_id.startswith(f"{finding_id}/")))
+        and (row.finding == finding_id or generic or row.status != "absent")
     ]
-    statuses = {row[_STATUS] for row in current}
+    statuses = {row.status for row in current}
     status = next((status for status in ("present", "uncertain", "absent") if status in statuses), NOT_MENTIONED)
     if status != example.status:
         yield f"expected {example.status}, got {status}"
         return
-    deciding = [row for row in current if row[_STATUS] == status]
-    if example.size_mm is not None and example.size_mm not in {row[_SIZE] for row in deciding}:
-        yield f"expected size {example.size_mm:g} mm, got {_listed(row[_SIZE] for row in deciding)}"
-    if example.side is not None and example.side not in {row[_SIDE] for row in deciding}:
-        yield f"expected side {example.side}, got {_listed(row[_SIDE] for row in deciding)}"
-    if example.site is not None and not any(example.site in (row[_SITE] or "").split(";") for row in deciding):
-        yield f"expected site {example.site}, got {_listed(row[_SITE] for row in deciding)}"
-    if example.count is not None and example.count not in {row[_COUNT] for row in deciding}:
-        yield f"expected count {example.count}, got {_listed(row[_COUNT] for row in deciding)}"
-    if example.change is not None and example.change not in {row[_CHANGE] for row in deciding}:
-        yield f"expected change {example.change}, got {_listed(row[_CHANGE] for row in deciding)}"
+    deciding = [row for row in current if row.status == status]
+    if example.size_mm is not None and example.size_mm not in {row.size_mm for row in deciding}:
+        yield f"expected size {example.size_mm:g} mm, got {_listed(row.size_mm for row in deciding)}"
+    if example.side is not None and example.side not in {row.side for row in deciding}:
+        yield f"expected side {example.side}, got {_listed(row.side for row in deciding)}"
+    if example.site is not None and not any(example.site in (row.site or "").split(";") for row in deciding):
+        yield f"expected site {example.site}, got {_listed(row.site for row in deciding)}"
+    if example.count is not None and example.count not in {row.count for row in deciding}:
+        yield f"expected count {example.count}, got {_listed(row.count for row in deciding)}"
+    if example.change is not None and example.change not in {row.change for row in deciding}:
+        yield f"expected change {example.change}, got {_listed(row.change for row in deciding)}"
 
 
 def _listed(values: Iterator[object]) -> str:

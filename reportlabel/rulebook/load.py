@@ -104,7 +104,9 @@ def load_rules(folder: Path | None = None) -> Rulebook:
     paths = sorted(folder.rglob("*.yaml"))
     anatomy_document = _read(folder / "anatomy.yaml")
     label_set_documents = {
-        path.stem: read_yaml(path) for path in paths if path.parent.name == "label_sets" and path.parent.parent == folder
+        path.stem: read_yaml(path)
+        for path in paths
+        if path.parent.name == "label_sets" and path.parent.parent == folder
     }
     return Rulebook(
         folder=folder,

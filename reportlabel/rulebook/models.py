@@ -27,6 +27,8 @@ class Strict(BaseModel):
 
 
 class Name(Strict):
+    """Japanese and English name."""
+
     ja: str
     en: str
 
@@ -46,6 +48,8 @@ class Measure(Strict):
 
 
 class Term(Strict):
+    """A word of a finding: where it counts, whether it denies, what number decides."""
+
     text: Annotated[str, Field(min_length=1)]
     at: list[str] = []
     means: Literal["absent"] | None = None
@@ -102,11 +106,15 @@ class Finding(Strict):
 
 
 class Region(Strict):
+    """A folder of findings and the site that holds where a report of it names none."""
+
     id: str
     default_site: str | None = None
 
 
 class SideWords(Strict):
+    """Words that say right, left or both."""
+
     id: Side
     terms: list[str]
 
@@ -124,6 +132,8 @@ AnySiteTerm = Annotated[SiteTerm, BeforeValidator(_term)]
 
 
 class Site(Strict):
+    """An anatomical site, what it lies in, and its words."""
+
     id: Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_]*$")]
     within: list[str] = []
     lobe: str | None = None
@@ -133,16 +143,22 @@ class Site(Strict):
 
 
 class LobeBySide(Strict):
+    """The lobe of a lung segment on each side."""
+
     right: str
     left: str
 
 
 class Segments(Strict):
+    """Numbered segments of lung and liver."""
+
     lung: dict[str, LobeBySide]
     liver: list[str]
 
 
 class Anatomy(Strict):
+    """``anatomy.yaml``."""
+
     regions: list[Region]
     sides: list[SideWords]
     sites: list[Site]
@@ -162,6 +178,8 @@ class Anatomy(Strict):
 
 
 class Paradigm(Strict):
+    """Endings of a verb class, positive and negative, that end a sentence or go on."""
+
     final: list[str]
     linking: list[str]
     negative_final: list[str]
@@ -169,6 +187,8 @@ class Paradigm(Strict):
 
 
 class Verb(Strict):
+    """A stem, its class, and what it says affirmed and denied."""
+
     stem: str
     paradigm: Annotated[str, Field(alias="class")]
     effect: Effect
@@ -177,6 +197,8 @@ class Verb(Strict):
 
 
 class Phrase(Strict):
+    """Cues that are not conjugated. ``adjacent``: only right behind the finding."""
+
     effect: Effect
     terms: list[str]
     form: Form = "final"
@@ -185,16 +207,22 @@ class Phrase(Strict):
 
 
 class Comparison(Strict):
+    """Words of preference (A yori wa B)."""
+
     words: list[str]
     not_before: list[str]
 
 
 class Prior(Strict):
+    """Words that place a statement in an earlier exam."""
+
     words: list[str]
     attributive: list[str]
 
 
 class ChangeWords(Strict):
+    """Words of change since the prior exam."""
+
     new: list[str]
     increased: list[str]
     decreased: list[str]
@@ -205,12 +233,16 @@ class ChangeWords(Strict):
 
 
 class CountWords(Strict):
+    """Words that count lesions."""
+
     one: list[str]
     many: list[str]
     counters: list[str]
 
 
 class SizeWords(Strict):
+    """Units and neighbours of sizes."""
+
     units: dict[str, float]
     arrows: list[str]
     not_before: list[str]
@@ -221,10 +253,14 @@ class SizeWords(Strict):
 
 
 class ImageWords(Strict):
+    """Words in front of series and image numbers."""
+
     words: list[str]
 
 
 class Particles(Strict):
+    """The particles that the grammar itself looks at."""
+
     genitive: str
     subject: str
     arguments: list[str]
@@ -235,6 +271,8 @@ class Particles(Strict):
 
 
 class AssertionRules(Strict):
+    """``assertion.yaml``."""
+
     precedence: list[Status]
     paradigms: dict[str, Paradigm]
     verbs: list[Verb]
@@ -263,6 +301,8 @@ class AssertionRules(Strict):
 
 
 class Section(Strict):
+    """A section, whether it asserts, and its headings."""
+
     id: str
     name: Name
     asserts: Literal["current", "none", "past"]
@@ -270,11 +310,15 @@ class Section(Strict):
 
 
 class Brackets(Strict):
+    """Brackets of headings."""
+
     open: str
     close: str
 
 
 class SectionRules(Strict):
+    """``sections.yaml``."""
+
     sections: list[Section]
     brackets: Brackets
     bullets: str
@@ -289,6 +333,8 @@ class SectionRules(Strict):
 
 
 class ContextRules(Strict):
+    """``context.yaml``."""
+
     carriers: list[str]
     inherits: list[str]
     targets: list[str]
@@ -298,6 +344,8 @@ class ContextRules(Strict):
 
 
 class NormaliseRules(Strict):
+    """``normalise.yaml``."""
+
     characters: dict[str, str]
     spellings: list[list[str]] = []
 
@@ -306,6 +354,8 @@ class NormaliseRules(Strict):
 
 
 class PrimaryTumour(Strict):
+    """``staging/primary_tumour.yaml``."""
+
     id: str
     diagnosis: list[str]
     lesions: list[str]
@@ -341,6 +391,8 @@ class ValueEntry(Strict):
 
 
 class LabelSet(Strict):
+    """One file of ``label_sets/``."""
+
     id: str
     name: Name
     source: str

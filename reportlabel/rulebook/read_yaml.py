@@ -60,7 +60,8 @@ def _construct(
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(loader.construct_object(key_node, deep=True))
+            # as it is written: YAML 1.1 reads the key no as a truth value
+            key = str(key_node.value)
             line = key_node.start_mark.line + 1
             if key in mapping:
                 raise ConfigError(f"{path}:{line}: key '{key}' is written twice")

@@ -53,6 +53,8 @@ def modality_names() -> dict[str, tuple[str, str]]:
 
 
 class Modality(Strict):
+    """A kind of exam."""
+
     id: str
     ja: str
     en: str
@@ -67,7 +69,7 @@ class Case(Strict):
     id: str
     copies: Annotated[int, Field(ge=1)]
     label_set: str | None = None
-    slots: dict[str, Annotated[list[Words], Field(min_length=1)]] = {}
+    slots: dict[str, Annotated[list[Words], Field(min_length=1)]] = Field(default_factory=dict)
     indication: str | None = None
     technique: str | None = None
     comparison: str | None = None
@@ -76,6 +78,8 @@ class Case(Strict):
 
 
 class Department(Strict):
+    """One file: a kind of exam, the label set that fits it, and its cases."""
+
     modality: Modality
     label_set: str
     cases: Annotated[list[Case], Field(min_length=1)]
@@ -98,9 +102,14 @@ class _Written:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a radiologist types: ``heads`` maps a section to its heading, ``""`` leaves the heading out.
+    """How a radiologist types.
 
-    ``inline``: a heading and a single line share a line. ``wrap``: the terminal breaks lines after so many characters.
+    Attributes:
+        heads: section -> its heading.
+        inline: a heading and a single line share a line.
+        bullet: in front of the lines of an impression that has several; ``#`` numbers them.
+        wide_digits: numbers in full-width digits.
+        wrap: the terminal breaks lines after so many characters.
     """
 
     heads: dict[str, str]
@@ -124,7 +133,7 @@ _LAYOUTS = (
     _Layout(_heads("＜臨床情報＞", "＜検査方法＞", "＜比較＞", "＜所見＞", "＜診断＞"), wide_digits=True),
     _Layout(_heads("■依頼目的：", "■検査方法：", "■比較：", "■所見：", "■診断："), inline=True, bullet="・"),
     _Layout(_heads("Indication:", "Technique:", "Comparison:", "Findings:", "Impression:"), inline=True, bullet="#"),
-    _Layout(_heads("目的：", "方法：", "比較：", "", "診断："), inline=True),
+    _Layout(_heads("目的：", "方法：", "比較：", "所見：", "診断："), inline=True),
 )
 _WIDE = str.maketrans("0123456789", "０１２３４５６７８９")
 
@@ -158,10 +167,10 @@ def _section(lines: Sequence[str], section: str, layout: _Layout) -> str:
     if section == "impression" and layout.bullet and len(lines) > 1:
         lines = [f"{number}) {line}" if layout.bullet == "#" else f"・{line}" for number, line in enumerate(lines, 1)]
     wrapped = [piece for line in lines for piece in _wrapped(line, layout.wrap)]
-    if head and layout.inline and len(wrapped) == 1:
+    if layout.inline and len(wrapped) == 1:
         blank = " " if head.isascii() else ""
         return f"{head}{blank}{wrapped[0]}"
-    return "\n".join([head, *wrapped] if head else wrapped)
+    return "\n".join([head, *wrapped])
 
 
 def _wrapped(line: str, width: int | None) -> list[str]:

@@ -56,7 +56,7 @@ def implied_by(finding: str, rules: Rulebook) -> set[str]:
 
 
 def supporting_mentions(mentions: pl.DataFrame, label_set: LabelSet, rules: Rulebook) -> pl.DataFrame:
-    """The mentions that vote, with the label (column ``label``) and value each votes for; one row a mention and label."""
+    """The mentions that vote: one row a mention and label, with columns ``label`` and ``value`` added."""
     votes = mentions.filter(pl.col("temporality") == "current").join(
         label_of_finding(label_set, rules), on=["finding", "status"], how="inner", maintain_order="left"
     )
@@ -76,7 +76,9 @@ def _outside(votes: pl.DataFrame, limited: dict[str, frozenset[str]], parents: d
         for label, site in pairs.iter_rows()
     ]
     known = pairs.with_columns(pl.Series("outside", outside, dtype=pl.Boolean))
-    return votes.join(known, on=["label", "site"], how="left", nulls_equal=True, maintain_order="left")["outside"].fill_null(False)
+    return votes.join(known, on=["label", "site"], how="left", nulls_equal=True, maintain_order="left")[
+        "outside"
+    ].fill_null(False)
 
 
 def rule_votes(mentions: pl.DataFrame, label_set: LabelSet, rules: Rulebook) -> pl.DataFrame:
@@ -93,5 +95,5 @@ def rule_votes(mentions: pl.DataFrame, label_set: LabelSet, rules: Rulebook) -> 
             pl.lit(FUNCTION).alias("kind"),
             pl.format("{}-{}", pl.col("start"), pl.col("end")).alias("evidence"),
         )
-        .cast(dict(VOTES))
+        .cast(VOTES)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import polars as pl
 
@@ -18,8 +19,7 @@ _TUMOUR_VALUES = ("size_mm", "side", "lobe")
 _FINDING_VALUES = ("count", "sites", "grade")
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
+class Mention(NamedTuple):
     """The columns of the mentions table that values are worked out from."""
 
     report_id: str
@@ -32,13 +32,13 @@ class Mention:
     side: str | None
     lobe: str | None
     size_mm: float | None
-    count: str | None
+    count: str | None  # type: ignore[assignment] # a column name; nothing counts in a mention
     cue: str | None
     rule_id: str
     sentence: int
 
 
-_COLUMNS = tuple(Mention.__slots__)
+_COLUMNS = Mention._fields
 Value = tuple[str, list[Mention]]
 Values = dict[str, Value]
 
@@ -68,12 +68,16 @@ def value_labels(report_ids: pl.Series, mentions: pl.DataFrame, label_set: Label
             evidence.extend((len(values), mention) for mention in why)
             values.append(value)
     rows = pl.DataFrame({"report_id": ids}).join(
-        pl.DataFrame({"finding": [label for label, _, _ in wanted]}, schema={"finding": pl.String}).with_row_index("label_order"),
+        pl.DataFrame({"finding": [label for label, _, _ in wanted]}, schema={"finding": pl.String}).with_row_index(
+            "label_order"
+        ),
         how="cross",
         maintain_order="left_right",
     )
     return (
-        rows.with_columns(pl.Series("value", values, dtype=pl.String), pl.lit(None, dtype=pl.Float64).alias("p_present"))
+        rows.with_columns(
+            pl.Series("value", values, dtype=pl.String), pl.lit(None, dtype=pl.Float64).alias("p_present")
+        )
         .with_row_index("row")
         .join(_evidence(evidence), on="row", how="left", maintain_order="left")
         .with_columns(pl.col("evidence").fill_null([]))
@@ -122,7 +126,7 @@ def _values(subject: str, found: Sequence[Mention], rules: Rulebook) -> Values:
 
 
 def _by_report(mentions: pl.DataFrame) -> dict[str, list[Mention]]:
-    rows: Iterable[Mention] = (Mention(*row) for row in mentions.select(_COLUMNS).iter_rows())
+    rows: Iterable[Mention] = (Mention._make(row) for row in mentions.select(_COLUMNS).iter_rows())
     return {report_id: list(group) for report_id, group in groupby(rows, key=lambda mention: mention.report_id)}
 
 
@@ -160,7 +164,9 @@ def _sites(found: Sequence[Mention], rules: Rulebook) -> Value:
 
 def _grade(found: Sequence[Mention]) -> Value:
     graded = [mention for mention in found if mention.count and mention.count.isdigit()]
-    return (max(graded, key=lambda m: int(m.count or 0)).count or NOT_MENTIONED, graded) if graded else (NOT_MENTIONED, [])
+    return (
+        (max(graded, key=lambda m: int(m.count or 0)).count or NOT_MENTIONED, graded) if graded else (NOT_MENTIONED, [])
+    )
 
 
 def primary_tumour(found: Sequence[Mention], rules: PrimaryTumour) -> Values:

@@ -176,7 +176,11 @@ ENGLISH = [
 
 LAYOUT = [
     ("右上葉に腫瘤を認めます。肺癌\nを否定できません。", "lung_cancer", "uncertain"),
-    ("右肺尖部に長径50mm大の不整な腫瘤を認め、周囲にはスピクラ様の毛羽立ちと胸膜陥\n入を伴っており、肺癌を疑いま\nす。", "lung_cancer", "uncertain"),
+    (
+        "右肺尖部に長径50mm大の不整な腫瘤を認め、周囲にはスピクラ様の毛羽立ちと胸膜陥\n入を伴っており、肺癌を疑いま\nす。",
+        "lung_cancer",
+        "uncertain",
+    ),
     ("胸水なし\nリンパ節腫大なし\n右下葉に結節あり", "lymphadenopathy", "absent"),
     ("胸水なし\nリンパ節腫大なし\n右下葉に結節あり", "lung_nodule", "present"),
     ("・胸水：なし\n・結節：あり", "pleural_effusion", "absent"),
@@ -229,6 +233,10 @@ def annotator() -> Annotator:
 
 @pytest.mark.parametrize(("text", "finding", "status"), ALL)
 def test_status(annotator: Annotator, text: str, finding: str, status: str) -> None:
-    statuses = {row[5] for row in annotator.mentions(text, region="chest") if row[3] == finding and row[6] == "current"}
+    statuses = {
+        row.status
+        for row in annotator.mentions(text, region="chest")
+        if row.finding == finding and row.temporality == "current"
+    }
     strongest = next((value for value in ("present", "uncertain", "absent") if value in statuses), "not_mentioned")
     assert strongest == status

@@ -77,7 +77,7 @@ def test_every_column_of_the_mentions_table_is_an_attribute(nlp: Language, annot
     rows = annotator.mentions(REPORT, region="chest")
     assert rows
     for span, row in zip(doc.spans["findings"], rows, strict=True):
-        values = dict(zip(MENTIONS, row, strict=True))
+        values = row._asdict()
         for name in MENTIONS.names():
             if name not in ("report_id", "surface"):
                 assert span._.get(name) == values[name]
@@ -239,8 +239,8 @@ def test_a_component_that_adds_findings(own: Language, place: dict[str, str | bo
     own.add_pipe("test_add_devices", **place)
     text = "胸水を認めます。\nペースメーカー留置。無気肺を認めます。"
     doc = own(text)
-    row = next(row for row in mentions_of(doc) if row[3] == "my_pacemaker")
-    values = dict(zip(MENTIONS, row, strict=True))
+    row = next(row for row in mentions_of(doc) if row.finding == "my_pacemaker")
+    values = row._asdict()
     assert values["surface"] == "ペースメーカー"
     assert values["status"] == "present"
     assert values["temporality"] == "current"
@@ -258,7 +258,7 @@ def add_devices(doc: Doc) -> Doc:
 def test_a_span_made_by_hand_is_a_finding(own: Language) -> None:
     own.add_pipe("test_append_span", before="reportlabel_context")
     doc = own("【依頼目的】異物の精査。")
-    row = dict(zip(MENTIONS, mentions_of(doc)[0], strict=True))
+    row = mentions_of(doc)[0]._asdict()
     assert (row["finding"], row["status"], row["temporality"]) == ("foreign_body", "present", "hypothetical")
 
 
