@@ -76,7 +76,10 @@ def _derive_none_of_others(winners: pl.DataFrame, label_set: LabelSet) -> pl.Dat
         if not entry.none_of_others:
             continue
         others = (
-            winners.filter((pl.col("finding") != entry.id) & pl.col("value").is_in(["present", "uncertain"]))
+            winners.filter(
+                ~pl.col("finding").is_in([entry.id, *entry.except_for])
+                & pl.col("value").is_in(["present", "uncertain"])
+            )
             .select("report_id")
             .unique()
         )

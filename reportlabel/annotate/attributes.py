@@ -80,7 +80,7 @@ class AttributeWords:
             ],
             one=re.compile(any_of(rules.count.one)),
             many=re.compile(any_of(rules.count.many)),
-            counted=re.compile(rf"(?<![\d.s])(\d{{1,2}})\s?(?:{any_of(rules.count.counters)})"),
+            counted=re.compile(rf"(?<![a-z\d.])(\d{{1,2}})\s?(?:{any_of(rules.count.counters)})"),
             image=re.compile(
                 rf"(?<![a-z])(?:{any_of(rules.image.words)})\s?[.:#=]?\s?\d{{1,4}}(?:\s?[-/,]\s?\d{{1,4}})?"
                 rf"(?:\s?[,/]?\s?(?:{any_of(rules.image.words)})\s?[.:#=]?\s?\d{{1,4}}(?:-\d{{1,4}})?)?"

@@ -72,7 +72,7 @@ def find_clauses(text: str, cues: Sequence[Hit], gaps: frozenset[int], words: Cl
         # 「疑い、」「なし、」「認めるが」 end a clause, 「疑い」 before a noun does not
         if (cue.entry.form == "linking" and not cue.entry.adjacent) or after in {"、", ","} or cue.end in gaps:
             ends.add(cue.end)
-        elif after == words.subject:
+        elif after == words.subject and not cue.entry.adjacent:
             ends.add(cue.end + 1)
     for at, character in enumerate(text):
         if character in "、," and _ends_clause(text, at, words):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from reportlabel.annotate.attributes import longest_diameter
@@ -11,6 +11,7 @@ from reportlabel.annotate.sections import Sentence
 from reportlabel.annotate.sentence import Analysis, Found, Grammar
 from reportlabel.annotate.sites import Place
 from reportlabel.rulebook.load import Rulebook
+from reportlabel.rulebook.models import Change
 
 
 class Row(NamedTuple):
@@ -41,6 +42,8 @@ _CURRENT = "current"
 _TEMPORALITY_OF = {"none": "hypothetical", "past": "past"}
 # a size may follow its lesion at this many sentences
 _LATE = 2
+# more findings than this never share a span
+_SAME_SPAN = 12
 
 
 class Part(NamedTuple):
@@ -130,6 +133,7 @@ class Context:
         placed: list[Placed] = []
         weak: list[int] = []
         late = _late_sizes(analyses)
+        late_changes = _late_changes(analyses)
         lesion: tuple[int, Place] | None = None
         organ: tuple[int, Place] | None = None
         for number, (sentence, analysis) in enumerate(zip(sentences, analyses, strict=True)):
@@ -149,8 +153,17 @@ class Context:
                     at = late[number, index]
                     size = self._size(normalised, sentences[at], analyses[at].loose_size)
                 start, end = sentence.start + found.start, sentence.start + found.end
-                parts = self._part_numbers(found, place, default_site, sentence.section)
+                if found.change is None and (number, index) in late_changes:
+                    # a copy has no place in the memory of parts, which goes by identity
+                    changed = replace(found, change=late_changes[number, index])
+                    parts = self._number(changed, place, default_site, sentence.section)
+                else:
+                    parts = self._part_numbers(found, place, default_site, sentence.section)
                 held = bool(parts)
+                if index and found.start == analysis.found[index - 1].start:
+                    # two words of one span may come to the same finding; a mention is named once
+                    known = {self.parts[part].finding for at, _, part, _, _ in placed[-_SAME_SPAN:] if at == start}
+                    parts = [part for part in parts if self.parts[part].finding not in known]
                 for part in parts:
                     if found.weak:
                         weak.append(len(placed))
@@ -248,4 +261,16 @@ def _late_sizes(analyses: Sequence[Analysis]) -> dict[tuple[int, int], int]:
                 if analyses[before].found[owners[-1]].size is None:
                     late.setdefault((before, owners[-1]), number)
                 break
+    return late
+
+
+def _late_changes(analyses: Sequence[Analysis]) -> dict[tuple[int, int], Change]:
+    """(sentence, finding) -> its change, told by the next sentence alone (結節を認めます。前回と著変ありません。)."""
+    late: dict[tuple[int, int], Change] = {}
+    for number, analysis in enumerate(analyses):
+        if analysis.loose_change is None or number == 0:
+            continue
+        owners = [at for at, found in enumerate(analyses[number - 1].found) if found.status != "absent"]
+        if owners:
+            late[number - 1, owners[-1]] = analysis.loose_change
     return late

@@ -106,6 +106,6 @@ def _trimmed(text: str, span: Span) -> Span:
     start, end = span
     while start < end and text[start] in "、,。 ":
         start += 1
-    while end > start and text[end - 1] in "、, ":
+    while end > start and text[end - 1] in "、,。 ":
         end -= 1
     return start, end

@@ -44,9 +44,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """``entries[i]`` are the meanings of pattern ``i`` of the automaton; ``guards[i]`` its Latin edges."""
+    """``entries[i]`` are the meanings of pattern ``i`` of the automaton; ``guards[i]`` its Latin edges.
+
+    ``generic``: findings that a site makes a specific one. ``transparent``: findings whose words stay cues for others.
+    """
 
     automaton: ahocorasick_rs.AhoCorasick
+    generic: frozenset[str]
+    transparent: frozenset[str]
     entries: list[tuple[Entry, ...]]
     guards: list[tuple[bool, bool, bool]]
 
@@ -69,6 +74,8 @@ def build_lexicon(rules: Rulebook, normaliser: Normaliser) -> Lexicon:
             matchkind=ahocorasick_rs.MatchKind.Standard,
             implementation=ahocorasick_rs.Implementation.ContiguousNFA,
         ),
+        generic=frozenset(compose.finding for finding in rules.findings.values() for compose in finding.compose),
+        transparent=frozenset(rules.context.transparent),
         entries=[tuple(literals[pattern]) for pattern in patterns],
         guards=[_guard(pattern) for pattern in patterns],
     )

@@ -28,7 +28,8 @@ class Hits:
 
     ``sides`` overlap: which one holds depends on the sites beside them (右側頭葉 is 右 + 側頭葉).
     ``heads`` gives, for a finding that is a compound (副腎転移), the shorter finding it ends in (転移): in
-    「肝・副腎転移」 it speaks of the liver as well, and where a weak compound does not hold at its site it stands alone.
+    「肝・副腎転移」 it speaks of the liver as well, and where a weak compound does not hold at its site it stands
+    alone.
     """
 
     findings: list[Hit]
@@ -69,10 +70,12 @@ def find(text: str, lexicon: Lexicon, words: Words) -> Hits:
         return Hits(findings=[], heads={}, sites=own_sites, sides=by_kind["side"], cues=[], arguments=[])
     return Hits(
         findings=own_findings,
-        heads=_heads(own_findings, candidates),
+        heads=_heads(own_findings, [hit for hit in candidates if hit.entry.name in lexicon.generic]),
         sites=own_sites,
         sides=by_kind["side"],
-        cues=veto.longest(_outside(by_kind["cue"], findings)),
+        cues=veto.longest(
+            _outside(by_kind["cue"], [hit for hit in findings if hit.entry.name not in lexicon.transparent])
+        ),
         arguments=longest(by_kind["argument"]),
     )
 

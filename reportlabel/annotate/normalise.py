@@ -95,10 +95,10 @@ class Compact:
 
 
 # Blanks, half-width or combining voice marks, and squared units such as ㎜: whatever makes offsets move.
-_HARD = re.compile(r"[\s\u3099\u309A\uFF9E\uFF9F\u3371-\u33DF\u2460-\u24FF\u3200-\u32FF]")
+_HARD = re.compile(r"[\s\u2160-\u217F\u3099\u309A\uFF9E\uFF9F\u3371-\u33DF\u2460-\u24FF\u3200-\u32FF]")
 _PIECE = re.compile(
     r"(?P<blank>\s+)"
-    r"|(?P<plain>[^\s\u3099\u309A\uFF9E\uFF9F\u3371-\u33DF\u2460-\u24FF\u3200-\u32FF]+(?![\u3099\u309A\uFF9E\uFF9F]))"
+    r"|(?P<plain>[^\s\u2160-\u217F\u3099\u309A\uFF9E\uFF9F\u3371-\u33DF\u2460-\u24FF\u3200-\u32FF]+(?![\u3099\u309A\uFF9E\uFF9F]))"
     r"|(?P<cluster>.[\u3099\u309A\uFF9E\uFF9F]?)",
     re.DOTALL,
 )

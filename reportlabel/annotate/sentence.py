@@ -51,6 +51,7 @@ class Grammar:
     @classmethod
     def from_rules(cls, rules: Rulebook, normaliser: Normaliser) -> Grammar:
         context = rules.context
+        lexicon = build_lexicon(rules, normaliser)
         carriers = frozenset(context.carriers)
         composed = {
             finding.id: finding.compose
@@ -58,7 +59,7 @@ class Grammar:
             if any(compose.finding in carriers for compose in finding.compose)
         }
         return cls(
-            lexicon=build_lexicon(rules, normaliser),
+            lexicon=lexicon,
             clause=ClauseWords.from_rules(rules.assertion, normaliser),
             assertion=AssertionWords.from_rules(rules.assertion, normaliser),
             sites=SiteWords.from_rules(rules, normaliser),
@@ -68,11 +69,14 @@ class Grammar:
             targets=frozenset(context.targets),
             anaphora=tuple(normaliser(word) for word in context.anaphora),
             intrinsic={
-                finding.id: tuple(finding.compose[0].at[:1]) for finding in rules.findings.values() if finding.compose
+                finding.id: sites
+                for finding in rules.findings.values()
+                for sites in [tuple({site: None for compose in finding.compose for site in compose.at})]
+                if len(sites) == 1
             },
             unsized=frozenset(context.unsized),
             after_size=re.compile(rf"[。、]|{alternatives(rules.assertion.particles.after_size, normaliser)}"),
-            generic=frozenset(compose.finding for finding in rules.findings.values() for compose in finding.compose),
+            generic=lexicon.generic,
             graded=frozenset(
                 entry.value_of.removesuffix(".grade")
                 for label_set in rules.label_sets.values()
@@ -166,6 +170,8 @@ def analyse(sentence: Compact, topic: Place | None, grammar: Grammar, words: Wor
     owner, loose = _own_sizes(text, sizes, hits.findings, bounds, grammar.unsized, grammar.after_size)
     change_of: dict[int, Change] = {}
     for start, _, change in changes:
+        if any(hit.start <= start < hit.end for hit in hits.findings):
+            continue
         nearest = assign_nearest(start, hits.findings, bounds)
         if nearest is not None:
             change_of.setdefault(nearest, change)
@@ -215,7 +221,7 @@ def _found(
         said = _Said(
             assertion=assertion,
             size=sentence.span(size.start, size.end) if size else None,
-            count=_count(text, hit, bounds[index], grammar),
+            count=_count(text, hit, bounds[index], grammar) or _count_before(hit, result, grammar),
             change=changes.get(index),
             image=image,
         )
@@ -279,6 +285,8 @@ def _one(
         place = reach.topic
     if place is None:
         place = _listed(text, whole, reach, grammar)
+    if place is None and hit.entry.at and reach.earlier:
+        place = reach.earlier[-1].handed
     if place is None:
         place = _touched(whole, reach)
     start, end = sentence.span(whole.start, whole.end)
@@ -298,13 +306,18 @@ def _one(
         count=said.count,
         change=said.change,
         image=said.image,
-        carrier=name in grammar.carriers and assertion.status != "absent",
+        carrier=name in grammar.carriers and assertion.status != "absent" and _holds(hit, place, grammar),
         inherits=inherits,
         stands_in=stands_in,
         weak=assertion.weak,
-        handed=_handed(name, place, side, grammar.intrinsic),
+        handed=place if hit.entry.at else _handed(name, place, side, grammar.intrinsic),
         nested=own[-1].place.sites if own else (),
     )
+
+
+def _holds(hit: Hit, place: Place | None, grammar: Grammar) -> bool:
+    """Whether a weak word stands at a site it needs, as far as the sentence tells."""
+    return not hit.entry.at or place is None or any(grammar.sites.lies_in(site, hit.entry.at) for site in place.sites)
 
 
 def _listed(text: str, hit: Hit, reach: _Reach, grammar: Grammar) -> Place | None:
@@ -348,14 +361,22 @@ def _apposed(hit: Hit, reach: _Reach) -> Place | None:
     return reach.earlier[-1].handed
 
 
+def _count_before(hit: Hit, earlier: Sequence[Found], grammar: Grammar) -> str | None:
+    """What a lesion is held for is as many as the lesion (多数の集積を認め、転移と考えます)."""
+    if hit.entry.name not in grammar.inherits:
+        return None
+    return next((found.count for found in reversed(earlier) if found.carrier), None)
+
+
 def _count(text: str, hit: Hit, bounds: tuple[int, int], grammar: Grammar) -> str | None:
     if hit.entry.name in grammar.graded:
         match = _GRADE.match(text, hit.end)
-        return match[1] if match else None
+        return (match[1] or _ROMAN[match[2]]) if match else None
     return count_of(text, hit, *bounds, grammar.attributes)
 
 
-_GRADE = re.compile(r"[^\d、。]{0,8}?([0-6])")
+_GRADE = re.compile(r"[^\d、。]{0,8}?(?:([0-6])|(?<![a-z])(iv|i{1,3})(?![a-z]))")
+_ROMAN = {"i": "1", "ii": "2", "iii": "3", "iv": "4"}
 _NUMBER = re.compile(r"[^\d、。]{0,6}?(\d+(?:\.\d+)?)\s?")
 
 

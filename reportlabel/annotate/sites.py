@@ -75,11 +75,12 @@ class SiteWords:
             relation=re.compile(rf"(?:{any_of(anatomy.touching)})*(?:{any_of(anatomy.relations)})"),
             # what may stand inside one place, and between the places of a list
             inner=re.compile(
-                rf"{genitive}?(?:(?:{ordinal})?[\u30fb、,~～\-]?\d[\d\u30fb、,~～\-./ ]*(?:{ordinal})?)?"
+                rf"\s?{genitive}?(?:(?:{ordinal})?[\u30fb、,~～\-]?\d[\d\u30fb、,~～\-./ ]*(?:{ordinal})?)?"
                 rf"(?:{any_of(anatomy.inside)})*"
             ),
             joint=re.compile(
                 rf"(?:{any_of(anatomy.before)})*\s?(?:{any_of(anatomy.between)})+(?:{any_of(anatomy.after)})?"
+                rf"(?:(?:{ordinal})?\d[\d\u30fb,~～\-./ ]*(?:{ordinal})?)?"
             ),
             behind=frozenset(normaliser(word) for word in rules.assertion.particles.before_place),
         )
@@ -247,14 +248,25 @@ def place_in_clause(
         if own is not None and own.sites:
             return _refined(own, group), side or own.side
         return group.place, group.place.side or side
+    listed = _behind(text, finding, groups, words, stop)
     if own is not None and own.sites:
+        # 骨転移(Th5、Th9): the places in brackets are finer than the one in the word
+        if listed is not None and all(words.lies_in(site, frozenset(own.sites)) for site in listed.sites):
+            return listed, listed.side or side
         return own, own.side or side
+    if listed is not None:
+        return listed, listed.side or side
+    return None, side
+
+
+def _behind(text: str, finding: Hit, groups: Sequence[Group], words: SiteWords, stop: int) -> Place | None:
+    """A place that follows the finding (結節を右肺に認める, metastasis in the liver)."""
     for group in groups:
         if finding.end <= group.start and group.end <= stop and group.place.sites and not group.relational:
             if text[finding.end : group.start] in words.behind:
-                return group.place, group.place.side or side
+                return group.place
             break
-    return None, side
+    return None
 
 
 def _refined(own: Place, group: Group) -> Place:

@@ -27,8 +27,9 @@ def _breaks(plain: str, width: int) -> list[int]:
     breaks: list[int] = []
     start, used = 0, 0
     for at, unit in _units(plain, width):
-        if used + cell_len(unit.rstrip(" ")) > width and at > start:
-            start = _kept_together(plain, start, at)
+        cells = cell_len(unit.rstrip(" "))
+        if used + cells > width and at > start:
+            start = _next_line(plain, start, at, room=width - cells)
             used = cell_len(plain[start:at])
             breaks.append(start)
         used += cell_len(unit)
@@ -46,6 +47,12 @@ def _units(plain: str, width: int) -> list[tuple[int, str]]:
     return units
 
 
-def _kept_together(plain: str, start: int, at: int) -> int:
+def _next_line(plain: str, start: int, at: int, *, room: int) -> int:
     """Where the next line begins: not with a full stop or the like, if one or two characters back will do."""
-    return next((begin for begin in (at, at - 1, at - 2) if begin > start and plain[begin] not in _NOT_FIRST), at)
+    for begin in (at, at - 1, at - 2):
+        if begin <= start or cell_len(plain[begin:at]) > room:
+            break
+        inside_word = "!" <= plain[begin - 1] <= "~" and "!" <= plain[begin] <= "~"
+        if plain[begin] not in _NOT_FIRST and (begin == at or not inside_word):
+            return begin
+    return at

@@ -136,6 +136,7 @@ def _references(rules: Rulebook, documents: Mapping[str, Document]) -> Iterator[
             "inherits": context.inherits,
             "targets": context.targets,
             "unsized": context.unsized,
+            "transparent": context.transparent,
         },
         "primary_tumour": {
             "diagnosis": tumour.diagnosis,

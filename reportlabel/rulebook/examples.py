@@ -29,6 +29,7 @@ def run_examples(annotator: Annotator, *, region: str | None = None, finding: st
     for finding_id, file in annotator.rules.files.items():
         if (region is not None and file.region != region) or (finding is not None and finding_id != finding):
             continue
+        generic = finding_id in annotator.grammar.generic
         wanted = {finding_id} | implied_by(finding_id, annotator.rules)
         for at, example in enumerate(file.finding.examples):
             rows = _with_denied(annotator.mentions(example.text, region=file.region), file.finding)
@@ -37,9 +38,7 @@ def run_examples(annotator: Annotator, *, region: str | None = None, finding: st
                 line=file.document.line(("examples", at)),
                 finding=finding_id,
                 example=example,
-                problems=tuple(
-                    _problems(example, rows, finding_id, wanted, generic=finding_id in annotator.grammar.generic)
-                ),
+                problems=tuple(_problems(example, rows, finding_id, wanted, generic=generic)),
             )
 
 

@@ -339,6 +339,7 @@ class ContextRules(Strict):
     inherits: list[str]
     targets: list[str]
     unsized: list[str]
+    transparent: list[str]
     memory: int
     anaphora: list[str]
 
@@ -371,6 +372,7 @@ class LabelEntry(Strict):
     """One label: a finding or a union of findings, possibly limited to sites.
 
     ``denied_by``: wider findings whose denial denies this one (no infarction: no acute infarction).
+    ``none_of_others``: there only where no other label of the set is, but for those of ``except_for``.
     """
 
     id: str
@@ -379,6 +381,7 @@ class LabelEntry(Strict):
     at: list[str] = []
     denied_by: list[str] = []
     none_of_others: bool = False
+    except_for: list[str] = []
     uncertain_as: Literal["ones", "zeros", "ignore", "keep"] = "ignore"
 
 

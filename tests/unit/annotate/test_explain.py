@@ -27,7 +27,7 @@ def cut(text: str, place: Where) -> str | None:
 def test_each_side_of_a_contrast_is_a_clause(annotator: Annotator) -> None:
     assert explained(annotator, "右上葉に結節を認めるが、胸水は認めません。") == {
         "結節": ("右上葉に結節を認めるが", "認める"),
-        "胸水": ("胸水は認めません。", "認めません"),
+        "胸水": ("胸水は認めません", "認めません"),
     }
 
 
@@ -37,14 +37,14 @@ def test_one_cue_for_a_list(annotator: Annotator) -> None:
 
 
 def test_a_finding_without_a_predicate_has_no_cue(annotator: Annotator) -> None:
-    assert explained(annotator, "肺気腫。")["肺気腫"] == ("肺気腫。", None)
+    assert explained(annotator, "肺気腫。")["肺気腫"] == ("肺気腫", None)
 
 
 def test_spans_are_those_of_a_wrapped_text_in_wide_digits(annotator: Annotator) -> None:
     text = "【所見】\n右肺上葉Ｓ３に２４㎜大の結節を認めま\nす。胸水なし。"
     assert explained(annotator, text) == {
-        "結節": ("右肺上葉Ｓ３に２４㎜大の結節を認めま\nす。", "認めま\nす"),
-        "胸水": ("胸水なし。", "なし"),
+        "結節": ("右肺上葉Ｓ３に２４㎜大の結節を認めま\nす", "認めま\nす"),
+        "胸水": ("胸水なし", "なし"),
     }
 
 

@@ -47,7 +47,7 @@ def explain(
 
 def test_text_mentions_clauses_cues_and_rules(source: Path) -> None:
     shown = explain(source, "SECRET-1")
-    for word in ("結節", "肺癌", "胸水", "認めません", "疑われます", "pleural_effusion/胸水", "右上葉"):
+    for word in ("結節", "肺癌", "胸水", "認めません", "疑われます", "pleural_effusion/", "右上葉"):
         assert word in shown
     assert "SECRET-2" not in shown
 
@@ -95,7 +95,7 @@ def test_an_unknown_id_says_how_to_list_the_ids_and_quotes_none(source: Path) ->
 
 
 def test_a_report_that_was_set_aside_says_why(source: Path) -> None:
-    with pytest.raises(InputError, match="row 3 .*empty_text") as error:
+    with pytest.raises(InputError, match=r"row 3 .*empty_text") as error:
         explain(source, "SECRET-3")
     assert "SECRET" not in str(error.value)
 

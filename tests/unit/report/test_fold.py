@@ -13,7 +13,7 @@ def lines(text: str, width: int) -> list[str]:
 
 
 def test_japanese_is_broken_anywhere_but_before_a_full_stop() -> None:
-    assert lines("胸水を認めます。", 14) == ["胸水を認め", "ます。"]
+    assert lines("胸水を認めます。", 14) == ["胸水を認めま", "す。"]
 
 
 def test_a_latin_word_is_kept_together_and_what_follows_it_stays_on_its_line() -> None:

@@ -47,7 +47,7 @@ def test_unknown_finding(rules: Rules, keys: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("context", key) for key in ("carriers", "inherits", "targets", "unsized")]
+    [("context", key) for key in ("carriers", "inherits", "targets", "unsized", "transparent")]
     + [("staging/primary_tumour", key) for key in ("diagnosis", "lesions", "alone", "parts")],
 )
 def test_unknown_finding_in_lists(rules: Rules, name: str, key: str) -> None:
