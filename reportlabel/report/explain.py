@@ -65,9 +65,11 @@ def run_explain(
     table = annotator.annotate(report, region=chosen.region if chosen else None)
     mentions = read_mentions(text, table, annotator)
     width = min(console.width, _WIDEST)
+    # without colours a number must not look like one of the report
+    numbers = "{}" if console.color_system else "[{}]"
     console.print(
         Panel(
-            fold(coloured(text, mentions, focus=True), width - 6),
+            fold(coloured(text, mentions, focus=True, numbers=numbers), width - 6),
             title=Text(f"report {report_id}", style="bold"),
             subtitle=legend(),
             box=box.ROUNDED,
@@ -85,17 +87,20 @@ def run_explain(
     return int(ExitCode.DONE)
 
 
-def coloured(text: str, mentions: Sequence[ReadMention], *, focus: bool = False, numbered: bool = True) -> Text:
+def coloured(text: str, mentions: Sequence[ReadMention], *, focus: bool = False, numbers: str = "{}") -> Text:
     """A text with its mentions on the colour of their status and their cues in it; clauses underlined.
 
-    ``focus`` dims what belongs to no clause, ``numbered`` sets the numbers of the mentions behind their words.
+    ``focus`` dims what belongs to no clause; ``numbers`` is how the number of a mention stands behind its words, or
+    ``""`` for none.
     """
     result = Text()
     for piece in cut(text, mentions):
         result.append(piece.text, style=_style(piece, mentions, focus=focus))
-        if numbered and piece.ends:
+        if numbers and piece.ends:
             ending = ",".join(str(mentions[at].number) for at in piece.ends)
-            result.append(ending, style=_NUMBERED[_strongest([_tone(mentions[at]) for at in piece.ends])])
+            result.append(
+                numbers.format(ending), style=_NUMBERED[_strongest([_tone(mentions[at]) for at in piece.ends])]
+            )
     return result
 
 
@@ -237,5 +242,5 @@ def _find_text(source: Path, report_id: str, *, id_column: str, text_column: str
     raise InputError(
         f"{source}: none of its {reader.counts.rows_out:,} reports has this id in column '{id_column}'; the id must be "
         f'written exactly as in the file, zeros in front included. To list the ids: python -c "import polars as pl; '
-        f"pl.{read}('{source.name}').select('{id_column}'){collect}.write_csv('ids.csv')\""
+        f"pl.{read}('{source}').select('{id_column}'){collect}.write_csv('ids.csv')\""
     )

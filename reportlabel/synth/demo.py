@@ -210,7 +210,7 @@ def _example(one: PageSet, status: str, annotator: Annotator, quoted: Collection
         mentions = read_mentions(text, one.mentions.filter(pl.col("report_id") == row["report_id"]), annotator)
         own = ((row["start"], row["end"]), row["finding"])
         mention = next(mention for mention in mentions if (mention.span, mention.finding) == own)
-        shown = coloured(text, mentions, numbered=False)[sentence.start : sentence.end]
+        shown = coloured(text, mentions, numbers="")[sentence.start : sentence.end]
         return _Example((row["plain"], row["worth"]), mention, shown, row["label"], row["report_id"])
     return None
 

@@ -72,6 +72,10 @@ def test_what_was_asked_is_shown_as_no_finding(source: Path) -> None:
     assert not any("lung_cancer" in line and "uncertain" in line for line in shown.splitlines())
 
 
+def test_without_colours_numbers_stand_in_brackets(source: Path) -> None:
+    assert "結節[1]" in explain(source, "SECRET-1")
+
+
 def test_colours_by_status(source: Path) -> None:
     shown = explain(source, "SECRET-1", colour=True)
     for colour in ("48;2;184;48;74", "48;2;240;180;41", "48;2;43;108;176"):

@@ -85,7 +85,10 @@ def clean_rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small.folder.mkdir()
     for name in ("assertion", "sections", "context", "normalise", "anatomy"):
         shutil.copy(shipped / f"{name}.yaml", small.path(name))
-    small.edit("context", lambda data: data.update({key: [] for key in ("carriers", "inherits", "targets", "unsized", "transparent")}))
+    small.edit(
+        "context",
+        lambda data: data.update({key: [] for key in ("carriers", "inherits", "targets", "unsized", "transparent")}),
+    )
     small.edit("normalise", lambda data: data.update(spellings=[["癌", "がん"], ["腫瘍", "腫よう"]]))
     small.edit(
         "anatomy",
