@@ -9,7 +9,7 @@ from typing import NamedTuple
 from reportlabel.annotate.attributes import longest_diameter
 from reportlabel.annotate.sections import Sentence
 from reportlabel.annotate.sentence import Analysis, Found, Grammar
-from reportlabel.annotate.sites import Place
+from reportlabel.annotate.sites import SEGMENT, Place, settle_segment
 from reportlabel.rulebook.load import Rulebook
 from reportlabel.rulebook.models import Change
 
@@ -143,7 +143,9 @@ class Context:
                 if found.stands_in and held:
                     continue
                 place = found.place
-                if place is None and current:
+                if place is not None and SEGMENT in place.sites:
+                    place = settle_segment(place, organ[1] if organ else None, self._grammar.sites)
+                elif place is None and current:
                     if (found.inherits or analysis.anaphoric) and lesion and number - lesion[0] <= self._memory:
                         place = lesion[1]
                     elif organ and organ[0] == sentence.line and found.finding in self._composed:
@@ -169,12 +171,12 @@ class Context:
                         weak.append(len(placed))
                     placed.append((start, end, part, size, number))
                 if found.carrier and current:
-                    handed = found.handed or place
+                    handed = place if place is not found.place else found.handed or place
                     if handed is None and default_site is not None:
                         handed = Place(sites=(default_site,), side=found.side)
                     if handed is not None:
                         lesion = (number, handed)
-            if analysis.place is not None:
+            if analysis.place is not None and SEGMENT not in analysis.place.sites:
                 organ = (sentence.line, analysis.place)
         return self._without_weak(placed, weak) if weak else placed
 

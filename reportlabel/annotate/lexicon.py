@@ -222,7 +222,7 @@ def _joints(term: str) -> set[str]:
     if len(parts) == 1:
         return {term}
     if len(parts) > 4:
-        return {joint.join(parts) for joint in ("", " ", "-")}
+        return {term, *(joint.join(parts) for joint in ("", " ", "-"))}
     return {
         "".join(itertools.chain.from_iterable(zip(parts, (*joints, ""), strict=True)))
         for joints in itertools.product(("", " ", "-"), repeat=len(parts) - 1)

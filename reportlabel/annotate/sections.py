@@ -41,6 +41,7 @@ class Splitter:
     """Compiled ``rules/sections.yaml``."""
 
     headings: dict[str, str]
+    silent: frozenset[str]
     heading: re.Pattern[str]
     may_head: re.Pattern[str]
     sentence_end: re.Pattern[str]
@@ -60,6 +61,7 @@ class Splitter:
         ends = re.escape(normaliser(rules.sentence_ends))
         return cls(
             headings=headings,
+            silent=frozenset(section.id for section in rules.sections if section.asserts != "current"),
             may_head=re.compile(rf"[:{opening}]"),
             # 【所見】, ■診断:, 肝: , Impression(…): — a bracketed word or a short word before a colon
             heading=re.compile(
@@ -87,7 +89,7 @@ class Splitter:
         section, topic = BODY, ""
         for number, (start, end) in enumerate(self._blocks(text)):
             at = start
-            line_topic = topic
+            line_topic, line_section = topic, section
             while True:
                 match = self.heading.match(text, at, end) if self.may_head.search(text, at, at + _HEAD) else None
                 if match is None:
@@ -98,18 +100,21 @@ class Splitter:
                     break
                 alone = match.end() >= end
                 if known is not None:
-                    section, topic, line_topic = known, "", ""
+                    topic, line_topic, line_section = "", "", known
+                    # 「目的：X」 on one line says nothing of the lines after it
+                    if alone or match["bracketed"] is not None or known not in self.silent:
+                        section = known
                 elif match["bracketed"] is not None or alone:
                     # 【肝】 or 「肝：」 alone on its line holds until the next heading
                     topic = line_topic = name
-                    if match["bracketed"] is not None and section in ("indication", "comparison", "technique"):
-                        section = BODY
+                    if match["bracketed"] is not None and section in self.silent:
+                        section = line_section = BODY
                 else:
                     line_topic = name
                 at = match.end()
                 if at >= end:
                     break
-            self._sentences(text, at, end, section, line_topic, number, sentences)
+            self._sentences(text, at, end, line_section, line_topic, number, sentences)
         return sentences
 
     def _sentences(

@@ -375,6 +375,7 @@ def _count(text: str, hit: Hit, bounds: tuple[int, int], grammar: Grammar) -> st
     return count_of(text, hit, *bounds, grammar.attributes)
 
 
+_LIST_END = frozenset({"", "、", ",", "。", "."})
 _GRADE = re.compile(r"[^\d、。]{0,8}?(?:([0-6])|(?<![a-z])(iv|i{1,3})(?![a-z]))")
 _ROMAN = {"i": "1", "ii": "2", "iii": "3", "iv": "4"}
 _NUMBER = re.compile(r"[^\d、。]{0,6}?(\d+(?:\.\d+)?)\s?")
@@ -390,6 +391,9 @@ def _assertion(
             return None
         status: Status = "present" if float(match[1]) >= measure.present_from else "absent"
         return Assertion(status, "current", match[0].strip())
+    if hit.entry.inverse and text[hit.end : hit.end + 1] in _LIST_END:
+        # a normal statement stands for itself: the denial after it (CPA sharp、心拡大なし) is of something else
+        return Assertion("absent", "current", "")
     assertion = assess(text, hit, heads, cues, clauses, grammar.assertion)
     return invert(assertion) if hit.entry.inverse else assertion
 

@@ -18,6 +18,8 @@ from reportlabel.rulebook.load import Rulebook
 from reportlabel.rulebook.models import Side
 
 LYMPH_NODE = "lymph_node"
+SEGMENT = "segment"
+"""A bare segment number (S8に): which organ it is of is told by the sentences before it."""
 _LOBE_SITES = {"upper": "upper_lobe", "middle": "middle_lobe", "lower": "lower_lobe", "lingula": "lingula"}
 
 
@@ -100,6 +102,20 @@ class _Token(NamedTuple):
     lobe: str | None = None
     regions: tuple[str, ...] = ()
     segment: int | None = None
+
+
+def settle_segment(place: Place, organ: Place | None, words: SiteWords) -> Place:
+    """The place of a bare segment number: of the liver where that was spoken of last, else of the lung."""
+    if organ is not None and any(words.lies_in(site, frozenset({"liver"})) for site in organ.sites):
+        settled, lobe = "liver", None
+    else:
+        settled, lobe = _LOBE_SITES.get(place.lobe or "", "lung"), place.lobe
+    return Place(
+        sites=tuple(settled if site == SEGMENT else site for site in place.sites),
+        regions=place.regions,
+        side=place.side,
+        lobe=lobe,
+    )
 
 
 def find_groups(
@@ -190,7 +206,7 @@ def _element(element: Sequence[_Token], side: Side | None, organ: str | None, wo
                 segment_lobe = by_side.get("right") if len(set(by_side.values())) == 1 else None
             # a segment is finer than the lobe in front of it (左上葉S4 is lingula)
             lobe = segment_lobe or lobe
-            head = _LOBE_SITES.get(segment_lobe or "", head or "lung")
+            head = SEGMENT if head is None else _LOBE_SITES.get(segment_lobe or "", head)
     if head is None:
         return Place(side=own)
     return Place(sites=(head,), regions=tuple(regions), side=own or side, lobe=lobe)

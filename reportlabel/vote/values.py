@@ -150,8 +150,10 @@ def _sites(found: Sequence[Mention], rules: Rulebook) -> Value:
     present = [mention for mention in found if mention.status == "present" and mention.site]
     sites: dict[tuple[str, str | None], None] = {}
     for mention in present:
-        for site in (mention.site or "").split(";"):
-            sites[site, mention.side] = None
+        named = (mention.site or "").split(";")
+        for site in named:
+            # one side is kept for all places of a mention, so that it is only sure where there is one place
+            sites[site, mention.side if len(named) == 1 else None] = None
     parents = rules.site_parents
     leaves = [
         (site, side)
