@@ -90,7 +90,7 @@ def label(
         )
     for note in run.notes:
         _errors().print(f"[yellow]note:[/] {_escaped(note)}", highlight=False, soft_wrap=True)
-    console = Console()
+    console = _console()
     console.print(_value_table(run.values, title=label_set))
     counts = run.counts
     console.print(
@@ -131,7 +131,7 @@ def evaluate(
     from reportlabel.evaluate.command import run_evaluate
 
     raise typer.Exit(
-        run_evaluate(pred, gold, reports=reports, json_out=json_out, bootstrap=bootstrap, seed=seed, console=Console())
+        run_evaluate(pred, gold, reports=reports, json_out=json_out, bootstrap=bootstrap, seed=seed, console=_console())
     )
 
 
@@ -157,7 +157,7 @@ def explain(
             id_column=id_column,
             text_column=text_column,
             encoding=encoding,
-            console=Console(),
+            console=_console(),
         )
     )
 
@@ -169,7 +169,7 @@ def demo(
     """Label a small built-in synthetic hospital and write a report page."""
     from reportlabel.synth.demo import run_demo
 
-    raise typer.Exit(run_demo(out, console=Console()))
+    raise typer.Exit(run_demo(out, console=_console()))
 
 
 @app.command()
@@ -183,7 +183,7 @@ def bench(
     """Measure the rule path against fugashi alone on one core, and its peak memory."""
     from reportlabel.bench import run_bench
 
-    raise typer.Exit(run_bench(reports, count=count, label_set=label_set, console=Console()))
+    raise typer.Exit(run_bench(reports, count=count, label_set=label_set, console=_console()))
 
 
 @rules_app.command("check")
@@ -191,7 +191,7 @@ def rules_check(rules: RulesFolder = None) -> None:
     """Find unknown keys, duplicate and shadowed terms, unreachable exclusions, missing examples."""
     from reportlabel.rulebook.command import run_check
 
-    raise typer.Exit(run_check(rules, Console()))
+    raise typer.Exit(run_check(rules, _console()))
 
 
 @rules_app.command("test")
@@ -203,7 +203,7 @@ def rules_test(
     """Run the examples of the rules."""
     from reportlabel.rulebook.command import run_test
 
-    raise typer.Exit(run_test(rules, region=region, finding=finding, console=Console()))
+    raise typer.Exit(run_test(rules, region=region, finding=finding, console=_console()))
 
 
 @rules_app.command("diff")
@@ -217,7 +217,12 @@ def rules_diff(
     """Show which labels of a report file change, and by which rule."""
     from reportlabel.rulebook.command import run_diff
 
-    raise typer.Exit(run_diff(old, reports, label_set, rules_folder=rules, json_out=out, console=Console()))
+    raise typer.Exit(run_diff(old, reports, label_set, rules_folder=rules, json_out=out, console=_console()))
+
+
+def _console() -> Console:
+    """Standard output; where it goes to a file or a pipe, wide enough for the tables."""
+    return Console() if sys.stdout.isatty() else Console(width=max(120, Console().width))
 
 
 def _errors() -> Console:

@@ -53,6 +53,7 @@ class AssertionWords:
     topic: re.Pattern[str]
     breaks: re.Pattern[str]
     adjacent: frozenset[str]
+    specifier: re.Pattern[str]
 
     @classmethod
     def from_rules(cls, rules: AssertionRules, normaliser: Normaliser) -> AssertionWords:
@@ -86,6 +87,7 @@ class AssertionWords:
             ),
             topic=re.compile(rf"(?:{any_of(particles.topics)}){_COMMA}?"),
             breaks=re.compile(rf"[。{_COMMA}]|{closed}"),
+            specifier=re.compile(any_of(rules.specifiers)),
             adjacent=frozenset(normaliser(word) for word in rules.adjacent_links),
         )
 
@@ -127,7 +129,7 @@ def assess(
         if not _adjacent_enough(text, finding, cue, words):
             continue
         link = _link(text, finding, cue, between, inside, words)
-        if link == "blocked":
+        if link == "blocked" or (cue.entry.effect == "deny" and _stands_apart(text, start, finding, between, words)):
             break
         effect = cue.entry.effect
         if last_deny is not None and any(last_deny.end <= head.start < cue.start for head in between):
@@ -181,6 +183,7 @@ def _has_predicate(cues: Sequence[Hit], start: int, end: int) -> bool:
 
 
 _MAX_REACH = 60
+_DESCRIBED = 12
 
 
 def _reaches(text: str, cue: Hit, finding: Hit, cues: Sequence[Hit], words: AssertionWords) -> bool:
@@ -228,6 +231,19 @@ def _link(text: str, finding: Hit, cue: Hit, heads: Sequence[Hit], cues: Sequenc
     return (
         "blocked" if _other_argument(text[at : cue.start], _has_predicate(cues, at, cue.start), words) else "governed"
     )
+
+
+def _stands_apart(text: str, start: int, finding: Hit, heads: Sequence[Hit], words: AssertionWords) -> bool:
+    """Whether a finding before a comma is described, so that the denial of the next one is not its own."""
+    following = next((head for head in heads if head.start >= finding.end), None)
+    if following is None:
+        return False
+    after = finding.end + _matched(words.light, text[finding.end : following.start])
+    comma = text.find(_COMMA, after, following.start)
+    if comma < 0 or comma - after > _DESCRIBED:
+        return False
+    before = max(start, text.rfind(_COMMA, start, finding.start) + 1)
+    return words.specifier.search(text, before, comma) is not None
 
 
 def _other_argument(gap: str, predicate: bool, words: AssertionWords) -> bool:

@@ -8,7 +8,6 @@ token span. The attributes of a finding are therefore kept by the id of its span
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import astuple
 from functools import partial
 from typing import Any
 
@@ -70,7 +69,7 @@ def _write(span: Span, value: Any, *, name: str) -> None:
 
 def set_sentences(doc: Doc, sentences: list[Sentence]) -> None:
     """Keep the sentences of a report."""
-    doc._.sentences = [astuple(sentence) for sentence in sentences]
+    doc._.sentences = [tuple(sentence) for sentence in sentences]
 
 
 def sentences_of(doc: Doc) -> list[Sentence]:

@@ -258,7 +258,6 @@ class Context:
     def __init__(self, engine: Engine, region: str | None) -> None:
         self.engine = engine
         self.region = region
-        self._joiner = context.Context(engine.annotator.rules, engine.annotator.grammar)
         regions = [known.id for known in engine.annotator.rules.anatomy.regions]
         if region is not None and region not in regions:
             raise ConfigError(f"unknown region '{region}'; rules/anatomy.yaml has {', '.join(sorted(regions))}")
@@ -324,16 +323,17 @@ class Context:
         analyses: list[Analysis],
         kept: list[dict[int, Record]],
     ) -> Iterator[Record]:
-        rows = self._joiner.rows(
+        annotator = self.engine.annotator
+        # The annotator's own context knows findings by identity, and these copies end with the report.
+        joiner = context.Context(annotator.rules, annotator.grammar)
+        rows = joiner.rows(
             "",
             normalised,
             normalised,
             sentences=sentences,
             analyses=analyses,
-            default_site=self.engine.annotator.default_site(self.region),
+            default_site=annotator.default_site(self.region),
         )
-        # it remembers findings by identity, and these copies end with the report
-        self._joiner.forget()
         for row in rows:
             values = row._asdict()
             number, index = row.rule_id.split("/")

@@ -44,6 +44,7 @@ class Grammar:
     anaphora: tuple[str, ...]
     intrinsic: dict[str, tuple[str, ...]]
     unsized: frozenset[str]
+    named_lesions: frozenset[str]
     graded: frozenset[str]
     generic: frozenset[str]
     after_size: re.Pattern[str]
@@ -75,6 +76,7 @@ class Grammar:
                 if len(sites) == 1
             },
             unsized=frozenset(context.unsized),
+            named_lesions=frozenset(rules.primary_tumour.diagnosis),
             after_size=re.compile(rf"[。、]|{alternatives(rules.assertion.particles.after_size, normaliser)}"),
             generic=lexicon.generic,
             graded=frozenset(
@@ -167,7 +169,9 @@ def analyse(sentence: Compact, topic: Place | None, grammar: Grammar, words: Wor
         )
     clauses = find_clauses(text, hits.cues, sentence.gaps, grammar.clause)
     bounds = [clauses.bounds(hit.start, hit.end) for hit in hits.findings]
-    owner, loose = _own_sizes(text, sizes, hits.findings, bounds, grammar.unsized, grammar.after_size)
+    owner, loose = _own_sizes(
+        text, sizes, hits.findings, bounds, grammar.unsized, grammar.named_lesions, grammar.after_size
+    )
     change_of: dict[int, Change] = {}
     for start, _, change in changes:
         if any(hit.start <= start < hit.end for hit in hits.findings):
@@ -433,6 +437,7 @@ def _own_sizes(
     findings: Sequence[Hit],
     bounds: Sequence[tuple[int, int]],
     unsized: frozenset[str],
+    named_lesions: frozenset[str],
     after_size: re.Pattern[str],
 ) -> tuple[dict[int, Size], Size | None]:
     """Finding index -> size, and a size that none owns.
@@ -442,6 +447,7 @@ def _own_sizes(
     owner: dict[int, Size] = {}
     loose: Size | None = None
     sized = [index for index, hit in enumerate(findings) if hit.entry.name not in unsized]
+    sized = sized or [index for index, hit in enumerate(findings) if hit.entry.name in named_lesions]
     for size in sizes:
         following = next((index for index in sized if findings[index].start >= size.end), None)
         if following is not None and after_size.search(text, size.end, findings[following].start) is None:

@@ -55,6 +55,7 @@ class SiteWords:
     inner: re.Pattern[str] = field(repr=False)
     joint: re.Pattern[str] = field(repr=False)
     behind: frozenset[str] = frozenset()
+    orientation: tuple[str, ...] = ()
 
     @classmethod
     def from_rules(cls, rules: Rulebook, normaliser: Normaliser) -> SiteWords:
@@ -84,6 +85,7 @@ class SiteWords:
                 rf"(?:{any_of(anatomy.before)})*\s?(?:{any_of(anatomy.between)})+(?:{any_of(anatomy.after)})?"
                 rf"(?:(?:{ordinal})?\d[\d\u30fb,~～\-./ ]*(?:{ordinal})?)?"
             ),
+            orientation=tuple(normaliser(word) for word in anatomy.orientation),
             behind=frozenset(normaliser(word) for word in rules.assertion.particles.before_place),
         )
 
@@ -102,6 +104,7 @@ class _Token(NamedTuple):
     lobe: str | None = None
     regions: tuple[str, ...] = ()
     segment: int | None = None
+    oriented: bool = False
 
 
 def settle_segment(place: Place, organ: Place | None, words: SiteWords) -> Place:
@@ -122,7 +125,7 @@ def find_groups(
     text: str, sites: Sequence[Hit], sides: Sequence[Hit], words: SiteWords, *, topic: Place | None = None
 ) -> list[Group]:
     """All groups of a compact sentence, in order; ``topic`` says which organ a bare segment number is of (肝: S5に)."""
-    tokens = _tokens(text, sites, sides)
+    tokens = _tokens(text, sites, sides, words)
     if not tokens:
         return []
     groups: list[Group] = []
@@ -144,9 +147,18 @@ def find_groups(
     return groups
 
 
-def _tokens(text: str, sites: Sequence[Hit], sides: Sequence[Hit]) -> list[_Token]:
+def _tokens(text: str, sites: Sequence[Hit], sides: Sequence[Hit], words: SiteWords) -> list[_Token]:
     tokens = [
-        _Token(hit.start, hit.end, hit.entry.name, hit.entry.side, hit.entry.lobe, hit.entry.regions) for hit in sites
+        _Token(
+            hit.start,
+            hit.end,
+            hit.entry.name,
+            hit.entry.side,
+            hit.entry.lobe,
+            hit.entry.regions,
+            oriented=text.startswith(words.orientation, hit.end),
+        )
+        for hit in sites
     ]
     taken = [(hit.start, hit.end) for hit in sites]
     tokens += [
@@ -189,7 +201,9 @@ def _element(element: Sequence[_Token], side: Side | None, organ: str | None, wo
         own = next(iter(sides))
     elif sides:
         own = "bilateral"
-    heads = [token.site for token in element if token.site]
+    sites = [token for token in element if token.site]
+    # 右上葉縦隔側 is a place in the upper lobe
+    heads = [token.site for at, token in enumerate(sites) if token.site and not (at and token.oriented)]
     segment = next((token.segment for token in element if token.segment is not None), None)
     head = heads[-1] if heads else (organ if segment is not None else None)
     lobe = next((token.lobe for token in element if token.lobe), None)

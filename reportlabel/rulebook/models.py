@@ -167,6 +167,7 @@ class Anatomy(Strict):
     relations: list[str] = []
     inside: list[str]
     ordinals: list[str]
+    orientation: list[str]
     before: list[str]
     between: list[str]
     after: list[str]
@@ -291,6 +292,7 @@ class AssertionRules(Strict):
     size: SizeWords
     image: ImageWords
     causes: list[str]
+    specifiers: list[str]
     not_coordinated: list[str]
     particles: Particles
     adjacent_links: list[str]

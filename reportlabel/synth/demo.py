@@ -31,6 +31,7 @@ from reportlabel.vote.rules import supporting_mentions
 DEMO_LABELS = pl.Schema([("label_set", pl.String()), *LABELS.items()])
 _TOP = 3  # findings listed a label set
 _SET, _FINDING, _BAR = 22, 30, 20  # widths of columns
+_WITH_BAR = 96  # terminal columns from which the bar is shown
 
 
 def run_demo(out: Path, *, console: Console, seed: int = 0) -> int:
@@ -108,8 +109,11 @@ def _show_summary(sets: Sequence[PageSet], console: Console) -> None:
     table.add_column("n", justify="right")
     table.add_column(f"its {_TOP} most frequent findings", width=_FINDING)
     for status in STATUSES[:3]:
-        table.add_column(Text(f" {MARKS[status]} ", style=MARKED[status]), justify="right")
-    table.add_column("share of its reports", width=_BAR)
+        table.add_column(Text(f" {MARKS[status]} ", style=MARKED[status]), justify="right", min_width=3, no_wrap=True)
+    # the counts matter more than the bar: where both do not fit, the bar goes
+    wide = console.width >= _WITH_BAR
+    if wide:
+        table.add_column("share of its reports", width=_BAR)
     for one in sets:
         names = label_names(one.label_set)
         rows = list(_most_frequent(one))
@@ -121,7 +125,7 @@ def _show_summary(sets: Sequence[PageSet], console: Console) -> None:
                 str(one.reports.height) if at == 0 else "",
                 _cropped(names[finding].ja, _FINDING),
                 *(str(count) if count else Text("0", style="dim") for count in counts),
-                _bar(counts, one.reports.height),
+                *([_bar(counts, one.reports.height)] if wide else []),
                 end_section=at == len(rows) - 1,
             )
     console.print()

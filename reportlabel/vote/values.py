@@ -257,7 +257,7 @@ def _candidate(
     own = _Tumour.of(diagnosis, found, rules)
     everything = [own, *tumours] if diagnosis.lobe else [*tumours, own]
     return _Tumour(
-        size=next((tumour.size for tumour in everything if tumour.size), None),
+        size=diagnosis if diagnosis.size_mm is not None else next((it.size for it in everything if it.size), None),
         side=next((tumour.side for tumour in everything if tumour.side), None),
         lobe=next((tumour.lobe for tumour in everything if tumour.lobe), None),
     )

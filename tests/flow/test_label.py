@@ -198,6 +198,7 @@ def test_a_stopped_run_leaves_the_old_result(tmp_path: Path, number: signal.Sign
 
 
 def test_help_is_quick_and_loads_no_heavy_library() -> None:
-    code = "import sys; import reportlabel.cli; print([m for m in ('torch', 'spacy', 'transformers', 'polars') if m in sys.modules])"
+    heavy = ("torch", "spacy", "transformers", "polars")
+    code = f"import sys; import reportlabel.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

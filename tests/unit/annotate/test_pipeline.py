@@ -45,8 +45,10 @@ def nlp() -> Language:
 
 
 @pytest.fixture
-def own() -> Language:
-    """A pipeline of its own for tests that change it."""
+def own(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> Language:
+    """A pipeline of its own for tests that change it; compiling the rules again would only take time."""
+    engine = nlp.get_pipe("reportlabel_context").engine
+    monkeypatch.setattr("reportlabel.annotate.pipeline.Engine", lambda _: engine)
     return reportlabel.load(region="chest")
 
 
