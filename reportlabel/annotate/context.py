@@ -89,7 +89,7 @@ class Context:
                     (finding.id, frozenset(compose.at), compose.unsited)
                 )
         self._numbers: dict[Part, int] = {}
-        self._parts_of: dict[tuple[int, str | None, str], list[int]] = {}
+        self._parts_of: dict[tuple[int, Place | None, str | None, str], list[int]] = {}
         self.parts: list[Part] = []
 
     def forget(self) -> None:
@@ -181,10 +181,8 @@ class Context:
         return self._without_weak(placed, weak) if weak else placed
 
     def _part_numbers(self, found: Found, place: Place | None, default_site: str | None, section: str) -> list[int]:
-        if place is not found.place:
-            return self._number(found, place, default_site, section)
         # the analyses are kept while this is, so that their identity may stand for them
-        key = (id(found), default_site, section)
+        key = (id(found), None if place is found.place else place, default_site, section)
         numbers = self._parts_of.get(key)
         if numbers is None:
             numbers = self._parts_of[key] = self._number(found, place, default_site, section)

@@ -120,14 +120,17 @@ class Splitter:
     def _sentences(
         self, text: str, at: int, end: int, section: str, topic: str, line: int, sentences: list[Sentence]
     ) -> None:
-        while at < end:
-            match = self.sentence_end.search(text, at, end)
-            stop = end if match is None else match.end()
-            part = text[at:stop]
-            first = stop - len(part.lstrip())
-            last = at + len(part.rstrip())
-            if last > first:
-                sentences.append(Sentence(first, last, section, topic, line))
+        stops = [match.end() for match in self.sentence_end.finditer(text, at, end)]
+        if not stops or stops[-1] < end:
+            stops.append(end)
+        for stop in stops:
+            last = stop
+            if text[at].isspace() or text[last - 1].isspace():
+                part = text[at:stop]
+                last = at + len(part.rstrip())
+                at = stop - len(part.lstrip())
+            if last > at:
+                sentences.append(Sentence(at, last, section, topic, line))
             at = stop
 
     def _blocks(self, text: str) -> list[tuple[int, int]]:

@@ -91,6 +91,7 @@ def test_it_labels_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     # the same rules as a spaCy pipeline, found by the names that the wheel registers
     program = (
         "import sys, spacy, reportlabel; reportlabel.load().to_disk('pipeline'); "
-        "print(spacy.load('pipeline')('胸水は認めません。').spans['findings'][0]._.status, 'torch' in sys.modules)"
+        "doc = spacy.load('pipeline')('胸水は認めません。'); "
+        "print(doc.spans['findings'][0]._.status, 'torch' in sys.modules)"
     )
     assert run(python, "-c", program, cwd=elsewhere).split() == ["absent", "False"]
