@@ -25,10 +25,10 @@ from reportlabel.annotate.annotator import Annotator
 from reportlabel.errors import ConfigError, ExitCode
 from reportlabel.flow import label_batch
 from reportlabel.ingest.report_table import read_reports
-from reportlabel.label import find_label_set
+from reportlabel.label import BATCH_ROWS, find_label_set
 from reportlabel.rulebook.load import load_rules
 
-BATCH = 1_000
+BATCH = BATCH_ROWS
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,13 @@ class Resolved:
     sites: tuple[str, ...]
 
 
+class _Plan(NamedTuple):
+    """The mentions of a sentence (start, end, part, span of the size) and the place of the last lesion it names."""
+
+    mentions: list[tuple[int, int, int, tuple[int, int] | None]]
+    lesion: Place | None
+
+
 class Context:
     """Turns the analyses of a report's sentences into rows. Remembers what it worked out for equal sentences."""
 
@@ -90,11 +97,13 @@ class Context:
                 )
         self._numbers: dict[Part, int] = {}
         self._parts_of: dict[tuple[int, Place | None, str | None, str], list[int]] = {}
+        self._plans: dict[tuple[int, str | None, str], _Plan | None] = {}
         self.parts: list[Part] = []
 
     def forget(self) -> None:
         """Drop what was remembered; to be called when the analyses it was worked out from are dropped."""
         self._parts_of.clear()
+        self._plans.clear()
 
     def rows(
         self,
@@ -137,6 +146,19 @@ class Context:
         lesion: tuple[int, Place] | None = None
         organ: tuple[int, Place] | None = None
         for number, (sentence, analysis) in enumerate(zip(sentences, analyses, strict=True)):
+            if not analysis.found:
+                if analysis.place is not None and SEGMENT not in analysis.place.sites:
+                    organ = (sentence.line, analysis.place)
+                continue
+            plan = None if late or late_changes else self._plan(analysis, default_site, sentence.section)
+            if plan is not None:
+                base = sentence.start
+                for first, last, part, span in plan.mentions:
+                    size = span and self._size(normalised, sentence, span)
+                    placed.append((base + first, base + last, part, size, number))
+                lesion = lesion if plan.lesion is None else (number, plan.lesion)
+                organ = organ if analysis.place is None else (sentence.line, analysis.place)
+                continue
             current = self._asserts.get(sentence.section, _CURRENT) == _CURRENT
             held = False
             for index, found in enumerate(analysis.found):
@@ -171,14 +193,45 @@ class Context:
                         weak.append(len(placed))
                     placed.append((start, end, part, size, number))
                 if found.carrier and current:
-                    handed = place if place is not found.place else found.handed or place
-                    if handed is None and default_site is not None:
-                        handed = Place(sites=(default_site,), side=found.side)
-                    if handed is not None:
-                        lesion = (number, handed)
+                    own = place if place is not found.place else found.handed or place
+                    handed = own or _default_place(found, default_site)
+                    lesion = lesion if handed is None else (number, handed)
             if analysis.place is not None and SEGMENT not in analysis.place.sites:
                 organ = (sentence.line, analysis.place)
         return self._without_weak(placed, weak) if weak else placed
+
+    def _plan(self, analysis: Analysis, default_site: str | None, section: str) -> _Plan | None:
+        """The mentions of a sentence that needs nothing from the sentences before it; ``None``: it does."""
+        key = (id(analysis), default_site, section)
+        if key not in self._plans:
+            self._plans[key] = self._make_plan(analysis, default_site, section) if self._closed(analysis) else None
+        return self._plans[key]
+
+    def _closed(self, analysis: Analysis) -> bool:
+        starts = [found.start for found in analysis.found]
+        if len(set(starts)) < len(starts) or (analysis.place is not None and SEGMENT in analysis.place.sites):
+            return False
+        return all(
+            not found.weak
+            and not found.stands_in
+            and (
+                SEGMENT not in found.place.sites
+                if found.place is not None
+                else not (found.inherits or analysis.anaphoric or found.finding in self._composed)
+            )
+            for found in analysis.found
+        )
+
+    def _make_plan(self, analysis: Analysis, default_site: str | None, section: str) -> _Plan:
+        current = self._asserts.get(section, _CURRENT) == _CURRENT
+        mentions: list[tuple[int, int, int, tuple[int, int] | None]] = []
+        lesion: Place | None = None
+        for found in analysis.found:
+            for part in self._number(found, found.place, default_site, section):
+                mentions.append((found.start, found.end, part, found.size))
+            if found.carrier and current:
+                lesion = found.handed or found.place or _default_place(found, default_site) or lesion
+        return _Plan(mentions, lesion)
 
     def _part_numbers(self, found: Found, place: Place | None, default_site: str | None, section: str) -> list[int]:
         # the analyses are kept while this is, so that their identity may stand for them
@@ -247,6 +300,10 @@ class Context:
         return longest_diameter(
             normalised[sentence.start + span[0] : sentence.start + span[1]], self._grammar.attributes
         )
+
+
+def _default_place(found: Found, default_site: str | None) -> Place | None:
+    return None if default_site is None else Place(sites=(default_site,), side=found.side)
 
 
 def _late_sizes(analyses: Sequence[Analysis]) -> dict[tuple[int, int], int]:

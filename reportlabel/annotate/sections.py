@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from reportlabel.annotate.normalise import Normaliser
@@ -17,6 +17,8 @@ from reportlabel.rulebook.models import SectionRules
 BODY = "findings"
 # a heading and the colon or bracket that makes it one stand within so many characters
 _HEAD = 48
+# lines remembered
+_MEMO_SIZE = 100_000
 
 
 class Sentence(NamedTuple):
@@ -36,6 +38,22 @@ class Sentence(NamedTuple):
     line: int
 
 
+class _Heading(NamedTuple):
+    """A heading: its words, the section they name if they name one, and how far it holds."""
+
+    name: str
+    section: str | None
+    alone: bool
+    bracketed: bool
+
+
+class _Block(NamedTuple):
+    """A line by itself: the headings in front, and the spans of the sentences after them."""
+
+    headings: tuple[_Heading, ...]
+    spans: tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True)
 class Splitter:
     """Compiled ``rules/sections.yaml``."""
@@ -49,6 +67,7 @@ class Splitter:
     goes_on: re.Pattern[str]
     starts: re.Pattern[str]
     wrap_width: int
+    memo: dict[str, _Block] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_rules(cls, rules: SectionRules, normaliser: Normaliser) -> Splitter:
@@ -83,55 +102,58 @@ class Splitter:
         """All sentences of a normalised report, in order. Blank text gives none.
 
         ``is_place`` tells whether a word in front of a colon is a place (肝：) and so a heading; another one
-        (胸水：なし) is part of the sentence.
+        (胸水：なし) is part of the sentence. It must give the same answer for a word at every call.
         """
         sentences: list[Sentence] = []
         section, topic = BODY, ""
         for number, (start, end) in enumerate(self._blocks(text)):
-            at = start
-            line_topic, line_section = topic, section
-            while True:
-                match = self.heading.match(text, at, end) if self.may_head.search(text, at, at + _HEAD) else None
-                if match is None:
-                    break
-                name = match["bracketed"] or match["enclosed"] or match["colon"] or ""
-                known = self.headings.get(_key(name))
-                if known is None and match["colon"] is not None and not is_place(name):
-                    break
-                alone = match.end() >= end
-                if known is not None:
-                    topic, line_topic, line_section = "", "", known
+            line = text[start:end]
+            block = self.memo.get(line)
+            if block is None:
+                if len(self.memo) >= _MEMO_SIZE:
+                    self.memo.clear()
+                block = self.memo[line] = self._block(line, is_place)
+            here, line_topic = section, topic
+            for heading in block.headings:
+                if heading.section is not None:
+                    here, topic, line_topic = heading.section, "", ""
                     # 「目的：X」 on one line says nothing of the lines after it
-                    if alone or match["bracketed"] is not None or known not in self.silent:
-                        section = known
-                elif match["bracketed"] is not None or alone:
+                    if heading.alone or heading.bracketed or heading.section not in self.silent:
+                        section = here
+                elif heading.bracketed or heading.alone:
                     # 【肝】 or 「肝：」 alone on its line holds until the next heading
-                    topic = line_topic = name
-                    if match["bracketed"] is not None and section in self.silent:
-                        section = line_section = BODY
+                    topic = line_topic = heading.name
+                    if heading.bracketed and section in self.silent:
+                        section = here = BODY
                 else:
-                    line_topic = name
-                at = match.end()
-                if at >= end:
-                    break
-            self._sentences(text, at, end, line_section, line_topic, number, sentences)
+                    line_topic = heading.name
+            for first, last in block.spans:
+                sentences.append(Sentence(start + first, start + last, here, line_topic, number))
         return sentences
 
-    def _sentences(
-        self, text: str, at: int, end: int, section: str, topic: str, line: int, sentences: list[Sentence]
-    ) -> None:
-        stops = [match.end() for match in self.sentence_end.finditer(text, at, end)]
-        if not stops or stops[-1] < end:
-            stops.append(end)
-        for stop in stops:
-            last = stop
-            if text[at].isspace() or text[last - 1].isspace():
-                part = text[at:stop]
-                last = at + len(part.rstrip())
-                at = stop - len(part.lstrip())
-            if last > at:
-                sentences.append(Sentence(at, last, section, topic, line))
+    def _block(self, line: str, is_place: Callable[[str], bool]) -> _Block:
+        """The headings in front of a line, and the spans of its sentences."""
+        headings: list[_Heading] = []
+        at, end = 0, len(line)
+        while at < end and self.may_head.search(line, at, at + _HEAD) is not None:
+            match = self.heading.match(line, at, end)
+            if match is None:
+                break
+            name = match["bracketed"] or match["enclosed"] or match["colon"] or ""
+            section = self.headings.get(_key(name))
+            if section is None and match["colon"] is not None and not is_place(name):
+                break
+            headings.append(_Heading(name, section, alone=match.end() >= end, bracketed=match["bracketed"] is not None))
+            at = match.end()
+        spans: list[tuple[int, int]] = []
+        stops = [match.end() for match in self.sentence_end.finditer(line, at)]
+        for stop in stops if stops and stops[-1] == end else [*stops, end]:
+            part = line[at:stop]
+            first, last = stop - len(part.lstrip()), at + len(part.rstrip())
+            if last > first:
+                spans.append((first, last))
             at = stop
+        return _Block(tuple(headings), tuple(spans))
 
     def _blocks(self, text: str) -> list[tuple[int, int]]:
         """Lines, with those joined that are one sentence wrapped."""
