@@ -41,7 +41,7 @@ class Annotator:
         # Sentences that differ only in these numbers share one analysis: measures in front of a unit, and dates.
         units = alternatives(self.rules.assertion.varying_units, self.normaliser)
         times = alternatives(self.rules.assertion.size.times, self.normaliser)
-        self._varying = re.compile(rf"\d+(?:\.\d+)?(?=\s?(?:{units}|(?:{times})\s?\d))")
+        self._varying = re.compile(rf"(?<!\d)\d++(?:\.\d++)?(?=\s?(?:{units}|(?:{times})\s?\d))")
         self._analyses: dict[tuple[str, str], Analysis] = {}
         self._headings: dict[str, tuple[Place | None, bool]] = {}
 

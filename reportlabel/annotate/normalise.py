@@ -48,6 +48,9 @@ class Normaliser:
                 table[code] = _SPACE
         for source, target in rules.characters.items():
             table[ord(source)] = table[ord(target)] = ord(target)
+        # what one step maps to, another may map on: normalised text must be normal
+        while not np.array_equal(table, settled := table[table]):
+            table = settled
         return cls(table=table)
 
     def __call__(self, text: str) -> str:

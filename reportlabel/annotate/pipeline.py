@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import spacy
 from spacy.language import Language
 from spacy.tokens import Doc, Span
@@ -135,10 +136,16 @@ class Sentences:
         sentences = self.engine.annotator.split(normalised)
         set_sentences(doc, sentences)
         starts = {_covered(doc, start, start + 1).start for start in _starts(normalised, sentences)}
-        for token in doc:
-            token.is_sent_start = token.i in starts or token.i == 0
+        _start_sentences(doc, {0, *starts})
         doc.spans[SECTIONS] = [_covered(doc, start, end, label=section) for start, end, section in _sections(sentences)]
         return doc
+
+
+def _start_sentences(doc: Doc, starts: set[int]) -> None:
+    """Mark the tokens that begin a sentence, all at once: one by one, spaCy looks at the whole text each time."""
+    if len(doc):
+        flags = np.fromiter((1 if at in starts else -1 for at in range(len(doc))), dtype=np.int64, count=len(doc))
+        doc.from_array(["SENT_START"], flags.astype(np.uint64))  # type: ignore[arg-type] # one attribute, one column
 
 
 def _covered(doc: Doc, start: int, end: int, *, label: str = "") -> Span:

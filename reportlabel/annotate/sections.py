@@ -7,7 +7,7 @@ A line break ends a sentence only where the words say so: reports wrap in the mi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -151,7 +151,7 @@ class Splitter:
             part = line[at:stop]
             first, last = stop - len(part.lstrip()), at + len(part.rstrip())
             if last > first:
-                spans.append((first, last))
+                spans.extend(_cut(line, first, last))
             at = stop
         return _Block(tuple(headings), tuple(spans))
 
@@ -189,6 +189,21 @@ class Splitter:
             return False
         last_line = end - (text.rfind("\n", start, end) + 1 or start)
         return last_line >= self.wrap_width and last_line >= 0.85 * widest
+
+
+# No sentence of a report is so long; analysing one costs time with the square of its length.
+_LONGEST = 1_000
+
+
+def _cut(line: str, first: int, last: int) -> Iterator[tuple[int, int]]:
+    """A sentence, or pieces of one that has no end for very long: cut behind a comma or blank where there is one."""
+    while last - first > _LONGEST:
+        at = 1 + max(line.rfind(mark, first, first + _LONGEST) for mark in "、, \n")
+        at = at if at > first else first + _LONGEST
+        yield first, at
+        first = at
+    if last > first:
+        yield first, last
 
 
 _BREAK = re.compile(r"\r\n|\n|\r")

@@ -62,7 +62,7 @@ class FugashiTokenizer(DummyTokenizer):
         ]
 
 
-@registry.tokenizers("reportlabel.fugashi.v1")
+@registry.tokenizers("reportlabel.fugashi.v1")  # type: ignore[untyped-decorator]
 def fugashi_tokenizer() -> Callable[[Language], FugashiTokenizer]:
     """The tokenizer as a spaCy configuration names it."""
     return _create

@@ -156,13 +156,14 @@ def test_sentences_cover_all_but_headings_and_blanks(annotator: Annotator, text:
     normalised = annotator.normaliser(text)
     at = 0
     for sentence in annotator.sentences(text):
-        assert _is_heading_or_blank(normalised[at : sentence.start])
+        assert _is_heading_or_blank(normalised[at : sentence.start], annotator)
         at = sentence.end
-    assert _is_heading_or_blank(normalised[at:])
+    assert _is_heading_or_blank(normalised[at:], annotator)
 
 
-def _is_heading_or_blank(left_out: str) -> bool:
-    return not left_out.strip() or any(mark in left_out for mark in ":】]>〉》)」』")
+def _is_heading_or_blank(left_out: str, annotator: Annotator) -> bool:
+    closing = annotator.normaliser(annotator.rules.sections.brackets.close)
+    return not left_out.strip() or any(mark in left_out for mark in (":", *"】]>〉》", *closing))
 
 
 # --- mentions
