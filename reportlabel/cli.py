@@ -220,9 +220,16 @@ def rules_diff(
     raise typer.Exit(run_diff(old, reports, label_set, rules_folder=rules, json_out=out, console=_console()))
 
 
+class _Output(Console):
+    """A console that leaves a broken pipe to :func:`main`: the reader of the output (head) may go, that is no error."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console() -> Console:
     """Standard output; where it goes to a file or a pipe, wide enough for the tables."""
-    return Console() if sys.stdout.isatty() else Console(width=max(120, Console().width))
+    return _Output() if sys.stdout.isatty() else _Output(width=max(120, Console().width))
 
 
 def _errors() -> Console:

@@ -16,7 +16,7 @@ from reportlabel.annotate.clause import alternatives
 from reportlabel.annotate.context import Context, Part, Placed, Row
 from reportlabel.annotate.match import Tokenizer, Words, find
 from reportlabel.annotate.normalise import Normaliser, compact
-from reportlabel.annotate.sections import Sentence, Splitter
+from reportlabel.annotate.sections import Meaning, Sentence, Splitter
 from reportlabel.annotate.sentence import Analysis, Grammar, analyse
 from reportlabel.annotate.sites import Place, find_groups
 from reportlabel.rulebook.load import Rulebook, load_rules
@@ -75,6 +75,7 @@ class Annotator:
         mentioning: list[str] = []
         surfaces: list[str] = []
         placed: list[Placed] = []
+        self.context.renew(_CACHE_SIZE)
         for report_id, text, normalised in zip(ids, texts, self.normaliser.many(texts), strict=True):
             sentences, analyses = self._analysed(normalised)
             found = self.context.place(normalised, sentences=sentences, analyses=analyses, default_site=site)
@@ -116,9 +117,16 @@ class Annotator:
 
     def split(self, normalised: str) -> list[Sentence]:
         """The sentences of a normalised text."""
-        return self.splitter.split(normalised, self._is_place)
+        return self.splitter.split(normalised, self._what_is)
+
+    def make_room(self) -> None:
+        """Forget sentences when too many are remembered. Only between reports: what is in use must not go."""
+        if len(self._analyses) >= _CACHE_SIZE:
+            self._analyses.clear()
+            self.context.forget()
 
     def _analysed(self, normalised: str) -> tuple[list[Sentence], list[Analysis]]:
+        self.make_room()
         sentences = self.split(normalised)
         return sentences, [self.analysis(normalised[it.start : it.end], it.topic) for it in sentences]
 
@@ -128,18 +136,15 @@ class Annotator:
         found = self._analyses.get(key)
         if found is None:
             found = analyse(compact(key[0]), self._topic(topic), self.grammar, self.words)
-            if len(self._analyses) >= _CACHE_SIZE:
-                self._analyses.clear()
-                self.context.forget()
             self._analyses[key] = found
         return found
 
     def _topic(self, topic: str) -> Place | None:
         return self._heading(topic)[0] if topic else None
 
-    def _is_place(self, name: str) -> bool:
+    def _what_is(self, name: str) -> Meaning:
         place, names_finding = self._heading(name)
-        return place is not None and not names_finding
+        return "finding" if names_finding else "place" if place is not None else "other"
 
     def _heading(self, name: str) -> tuple[Place | None, bool]:
         """The place a heading names, and whether it names a finding."""

@@ -120,6 +120,9 @@ def assess(
                 return Assertion("present", "past", decided)
     between = [head for head in heads if head.start >= finding.end and clauses.level[head.start] == group]
     tail = text[finding.end : end]
+    if tail == ":":
+        # a heading of its own line (胸水：) asks; nothing is said yet
+        return Assertion(None, "current", "")
     if words.blocker.match(tail):
         return Assertion(status, "current", decided)
     if words.comparison.match(tail) and any(cue.entry.effect in ("hedge", "believe", "neutral") for cue in after):

@@ -105,6 +105,12 @@ class Context:
         self._parts_of.clear()
         self._plans.clear()
 
+    def renew(self, size: int) -> None:
+        """Start the parts anew when there are more than ``size``; to be called between batches."""
+        if len(self.parts) > size:
+            self.forget()
+            self.parts, self._numbers = [], {}
+
     def rows(
         self,
         report_id: str,

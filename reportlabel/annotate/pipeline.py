@@ -121,6 +121,7 @@ class Normalise:
         self.engine = engine
 
     def __call__(self, doc: Doc) -> Doc:
+        self.engine.annotator.make_room()
         doc._.normalised = self.engine.annotator.normaliser(doc.text)
         return doc
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from reportlabel.annotate.normalise import Normaliser
 from reportlabel.rulebook.models import SectionRules
 
 BODY = "findings"
+Meaning = Literal["place", "finding", "other"]
 # a heading and the colon or bracket that makes it one stand within so many characters
 _HEAD = 48
 # lines remembered
 _MEMO_SIZE = 100_000
+_MEMO_LINE = 200
 
 
 class Sentence(NamedTuple):
@@ -98,11 +100,12 @@ class Splitter:
             wrap_width=rules.wrap_width,
         )
 
-    def split(self, text: str, is_place: Callable[[str], bool] = lambda _: True) -> list[Sentence]:
+    def split(self, text: str, what_is: Callable[[str], Meaning] = lambda _: "place") -> list[Sentence]:
         """All sentences of a normalised report, in order. Blank text gives none.
 
-        ``is_place`` tells whether a word in front of a colon is a place (肝：) and so a heading; another one
-        (胸水：なし) is part of the sentence. It must give the same answer for a word at every call.
+        ``what_is`` tells what the words of a possible heading name. In front of a colon only a place is a heading
+        (肝：), in brackets all but a finding (【胸水なし】 is a sentence). It must give the same answer for the same
+        words at every call.
         """
         sentences: list[Sentence] = []
         section, topic = BODY, ""
@@ -110,9 +113,11 @@ class Splitter:
             line = text[start:end]
             block = self.memo.get(line)
             if block is None:
-                if len(self.memo) >= _MEMO_SIZE:
-                    self.memo.clear()
-                block = self.memo[line] = self._block(line, is_place)
+                block = self._block(line, what_is)
+                if len(line) <= _MEMO_LINE:
+                    if len(self.memo) >= _MEMO_SIZE:
+                        self.memo.clear()
+                    self.memo[line] = block
             here, line_topic = section, topic
             for heading in block.headings:
                 if heading.section is not None:
@@ -131,7 +136,7 @@ class Splitter:
                 sentences.append(Sentence(start + first, start + last, here, line_topic, number))
         return sentences
 
-    def _block(self, line: str, is_place: Callable[[str], bool]) -> _Block:
+    def _block(self, line: str, what_is: Callable[[str], Meaning]) -> _Block:
         """The headings in front of a line, and the spans of its sentences."""
         headings: list[_Heading] = []
         at, end = 0, len(line)
@@ -141,7 +146,7 @@ class Splitter:
                 break
             name = match["bracketed"] or match["enclosed"] or match["colon"] or ""
             section = self.headings.get(_key(name))
-            if section is None and match["colon"] is not None and not is_place(name):
+            if section is None and not _is_heading(what_is(name), colon=match["colon"] is not None):
                 break
             headings.append(_Heading(name, section, alone=match.end() >= end, bracketed=match["bracketed"] is not None))
             at = match.end()
@@ -191,6 +196,10 @@ class Splitter:
         return last_line >= self.wrap_width and last_line >= 0.85 * widest
 
 
+def _is_heading(meaning: Meaning, *, colon: bool) -> bool:
+    return meaning == "place" if colon else meaning != "finding"
+
+
 # No sentence of a report is so long; analysing one costs time with the square of its length.
 _LONGEST = 1_000
 
@@ -200,8 +209,8 @@ def _cut(line: str, first: int, last: int) -> Iterator[tuple[int, int]]:
     while last - first > _LONGEST:
         at = 1 + max(line.rfind(mark, first, first + _LONGEST) for mark in "、, \n")
         at = at if at > first else first + _LONGEST
-        yield first, at
-        first = at
+        yield first, first + len(line[first:at].rstrip())
+        first = at + len(line[at:last]) - len(line[at:last].lstrip())
     if last > first:
         yield first, last
 
