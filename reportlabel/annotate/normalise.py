@@ -35,7 +35,7 @@ class Normaliser:
 
     @classmethod
     def from_rules(cls, rules: NormaliseRules) -> Normaliser:
-        table = np.arange(_CODE_POINTS, dtype=np.uint32)
+        table: npt.NDArray[np.uint32] = np.arange(_CODE_POINTS, dtype=np.uint32)
         for block in _BLOCKS:
             for code in block:
                 if code in _SURROGATES:
