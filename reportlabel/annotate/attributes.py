@@ -63,7 +63,7 @@ class AttributeWords:
             ),
             number=re.compile(rf"({number})\s?({unit})?"),
             units={normaliser(word): factor for word, factor in rules.size.units.items()},
-            prior=re.compile(any_of(rules.size.prior)),
+            prior=re.compile(rf"(?:{any_of(rules.size.prior)})(?!\w{{0,4}}?(?:{any_of(rules.size.not_prior)}))"),
             part=re.compile(any_of(rules.size.part)),
             not_size=re.compile(
                 rf"(?:{any_of(rules.size.not_size)})(?:(?!{any_of(rules.particles.after_size)})[^、。]){{0,4}}$"

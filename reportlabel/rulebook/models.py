@@ -249,6 +249,7 @@ class SizeWords(Strict):
     not_before: list[str]
     times: list[str]
     prior: list[str]
+    not_prior: list[str]
     part: list[str]
     not_size: list[str]
 
@@ -364,6 +365,7 @@ class PrimaryTumour(Strict):
     lesions: list[str]
     alone: list[str]
     parts: list[str]
+    sizes_in_sentence: list[str]
     reach: int
 
 

@@ -255,9 +255,15 @@ def _candidate(
         )
     tumours = [_Tumour.of(lesion, found, rules) for lesion in ordered if _agree(diagnosis, lesion)]
     own = _Tumour.of(diagnosis, found, rules)
+
+    def _counts(size: Mention | None) -> bool:
+        return size is not None and (size.finding not in rules.sizes_in_sentence or size.sentence == diagnosis.sentence)
+
     everything = [own, *tumours] if diagnosis.lobe else [*tumours, own]
     return _Tumour(
-        size=diagnosis if diagnosis.size_mm is not None else next((it.size for it in everything if it.size), None),
+        size=diagnosis
+        if diagnosis.size_mm is not None
+        else next((it.size for it in everything if _counts(it.size)), None),
         side=next((tumour.side for tumour in everything if tumour.side), None),
         lobe=next((tumour.lobe for tumour in everything if tumour.lobe), None),
     )
