@@ -8,14 +8,12 @@ before the next is read, so that memory does not grow with the archive.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import polars as pl
 
 from reportlabel.aggregate.precedence import label_reports
 from reportlabel.annotate.annotator import Annotator
-from reportlabel.rulebook.load import Rulebook
 from reportlabel.rulebook.models import LabelSet
 
 
@@ -39,10 +37,3 @@ def label_batch(reports: pl.DataFrame, annotator: Annotator, label_set: LabelSet
     mentions = annotator.annotate(reports, region=label_set.region)
     labels = label_reports(reports["report_id"], mentions, label_set, annotator.rules)
     return Labelled(mentions=mentions, labels=labels)
-
-
-def label_batches(batches: Iterator[pl.DataFrame], rules: Rulebook, label_set: LabelSet) -> Iterator[Labelled]:
-    """Label batch after batch in this process."""
-    annotator = Annotator(rules)
-    for batch in batches:
-        yield label_batch(batch, annotator, label_set)

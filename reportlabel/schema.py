@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import polars as pl
 
-from reportlabel.errors import InputError
 
 MENTIONS = pl.Schema(
     {
@@ -64,17 +63,3 @@ LABELS = pl.Schema(
     ]
 )
 """One row a report and label of the label set, also for ``not_mentioned``."""
-
-
-def check(table: pl.DataFrame, schema: pl.Schema, *, name: str) -> pl.DataFrame:
-    """The table, if its columns and types are those of the schema.
-
-    Raises:
-        InputError: names the table and the first column that differs.
-    """
-    for column, dtype in schema.items():
-        if column not in table.columns:
-            raise InputError(f"table '{name}' lacks column '{column}'")
-        if table.schema[column] != dtype:
-            raise InputError(f"table '{name}': column '{column}' is {table.schema[column]}, expected {dtype}")
-    return table.select(schema.names())

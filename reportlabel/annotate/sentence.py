@@ -141,12 +141,8 @@ class Analysis:
     found: tuple[Found, ...]
     place: Place | None
     loose_size: tuple[int, int] | None
-    loose_part: bool
     loose_change: Change | None
     anaphoric: bool
-
-
-EMPTY = Analysis((), None, None, False, None, False)
 
 
 def analyse(sentence: Compact, topic: Place | None, grammar: Grammar, words: Words) -> Analysis:
@@ -163,7 +159,6 @@ def analyse(sentence: Compact, topic: Place | None, grammar: Grammar, words: Wor
             found=(),
             place=organ,
             loose_size=sentence.span(sizes[0].start, sizes[0].end) if sizes else None,
-            loose_part=bool(sizes) and sizes[0].part,
             loose_change=changes[0][2] if changes else None,
             anaphoric=anaphoric,
         )
@@ -184,7 +179,6 @@ def analyse(sentence: Compact, topic: Place | None, grammar: Grammar, words: Wor
         found=found,
         place=organ,
         loose_size=sentence.span(loose.start, loose.end) if loose else None,
-        loose_part=loose is not None and loose.part,
         loose_change=None,
         anaphoric=anaphoric,
     )

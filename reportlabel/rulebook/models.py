@@ -218,7 +218,6 @@ class Prior(Strict):
     """Words that place a statement in an earlier exam."""
 
     words: list[str]
-    attributive: list[str]
 
 
 class ChangeWords(Strict):
