@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import polars as pl
 
-
 MENTIONS = pl.Schema(
     {
         "report_id": pl.String,
