@@ -29,6 +29,7 @@ from reportlabel.label import BATCH_ROWS, find_label_set
 from reportlabel.rulebook.load import load_rules
 
 BATCH = BATCH_ROWS
+_PATIENTS = 300
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,9 @@ def run_bench(reports: Path | None, *, count: int, label_set: str, console: Cons
 
 def _texts(reports: Path | None) -> list[str]:
     if reports is None:
-        from reportlabel.synth.demo_reports import demo_reports
+        from reportlabel.synth.reports import synthetic_reports
 
-        return demo_reports()["text"].to_list()
+        return synthetic_reports(patients=_PATIENTS)["text"].to_list()
     return [text for batch in read_reports(reports) for text in batch.reports["text"]]
 
 

@@ -126,13 +126,37 @@ def evaluate(
     json_out: Annotated[Path | None, typer.Option("--json", help="Write everything as JSON.")] = None,
     bootstrap: Annotated[int, typer.Option("--bootstrap", help="Resamples for the 95% intervals; 0: none.")] = 1000,
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    label_set: Annotated[
+        str | None, typer.Option("--label-set", help="Only the rows of this set, of tables with a column label_set.")
+    ] = None,
 ) -> None:
     """Compare labels with a gold standard."""
     from reportlabel.evaluate.command import run_evaluate
 
     raise typer.Exit(
-        run_evaluate(pred, gold, reports=reports, json_out=json_out, bootstrap=bootstrap, seed=seed, console=_console())
+        run_evaluate(
+            pred,
+            gold,
+            reports=reports,
+            json_out=json_out,
+            bootstrap=bootstrap,
+            seed=seed,
+            console=_console(),
+            label_set=label_set,
+        )
     )
+
+
+@app.command("evaluate-hospital")
+def evaluate_hospital(
+    hospital: Annotated[Path, typer.Argument(help="A synthetic hospital, as `synth` makes it.")],
+    rules: RulesFolder = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write both tables as JSON.")] = None,
+) -> None:
+    """Score the rules on a synthetic hospital: labels by finding, mentions by whether the rules know them."""
+    from reportlabel.evaluate.hospital import run_evaluate_hospital
+
+    raise typer.Exit(run_evaluate_hospital(hospital, rules=rules, json_out=json_out, console=_console()))
 
 
 @app.command()
@@ -170,6 +194,25 @@ def demo(
     from reportlabel.synth.demo import run_demo
 
     raise typer.Exit(run_demo(out, console=_console()))
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to make; an earlier synthetic hospital there is replaced.")],
+    patients: Annotated[int, typer.Option("--patients", help="How many patients.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="parquet, ssmix2, fhir, ris, dpc or dicom; may be repeated; default: all."),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", help="Processes; the result does not depend on it.")] = 2,
+) -> None:
+    """Make a synthetic hospital: reports, linked records and gold, in the formats of hospitals."""
+    from reportlabel.synth.hospital import run_synth
+
+    raise typer.Exit(
+        run_synth(out, patients=patients, seed=seed, formats=formats or [], workers=workers, console=_console())
+    )
 
 
 @app.command()

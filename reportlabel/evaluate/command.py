@@ -24,12 +24,14 @@ def run_evaluate(
     bootstrap: int,
     seed: int,
     console: Console,
+    label_set: str | None = None,
 ) -> int:
     """Score the label file ``pred`` against ``gold``, print the result, and write it to ``json_out`` where given.
 
     ``pred`` has report_id, finding, value; ``gold`` is long or wide (see `evaluate`); ``reports`` has report_id and
-    text, from which the disagreements are quoted. Returns the exit code: DONE, or QUARANTINED where gold rows had no
-    prediction and so could not be scored. Raises InputError for input files that cannot be used and ConfigError for
+    text, from which the disagreements are quoted; ``label_set`` takes only its rows of tables with a column label_set,
+    and of these the rows of exams that have a report. Returns the exit code: DONE, or QUARANTINED where gold rows had
+    no prediction and so could not be scored. Raises InputError for input files that cannot be used and ConfigError for
     options or an output that cannot.
     """
     if bootstrap < 0:
@@ -39,8 +41,8 @@ def run_evaluate(
     sources = [path for path in (pred, gold, reports) if path is not None]
     if json_out is not None:
         check_writable(json_out, sources=sources)
-    predicted = predicted_labels(read_table(pred), source=str(pred))
-    truth = gold_labels(read_table(gold), findings=predicted["finding"].unique(), source=str(gold))
+    predicted = predicted_labels(_of_set(read_table(pred), label_set), source=str(pred))
+    truth = gold_labels(_of_set(read_table(gold), label_set), findings=predicted["finding"].unique(), source=str(gold))
     evaluation = evaluate_checked(predicted, truth, bootstrap=bootstrap, seed=seed)
     if reports is not None:
         evaluation = with_excerpts(evaluation, _texts(reports, of=evaluation.disagreements["report_id"]))
@@ -49,6 +51,12 @@ def run_evaluate(
         with AtomicText(json_out, sources=sources) as file:
             file.write(evaluation.to_json() + "\n")
     return int(ExitCode.DONE if evaluation.gold_only.is_empty() else ExitCode.QUARANTINED)
+
+
+def _of_set(table: pl.DataFrame, label_set: str | None) -> pl.DataFrame:
+    if label_set is None or not {"label_set", "report_id"} <= set(table.columns):
+        return table
+    return table.filter((pl.col("label_set") == label_set) & pl.col("report_id").is_not_null())
 
 
 def _texts(path: Path, *, of: pl.Series) -> pl.DataFrame:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from rich import box
@@ -25,25 +26,30 @@ from reportlabel.report.names import MARKS, STATUSES, label_names
 from reportlabel.report.page import PageSet, render_page
 from reportlabel.report.reading import ReadMention, read_mentions
 from reportlabel.schema import LABELS, MENTIONS
-from reportlabel.synth.demo_reports import DEMO_REPORTS, demo_reports
+from reportlabel.synth.hospital import FORMATS, Hospital, make_hospital
 from reportlabel.vote.rules import supporting_mentions
 
+DEMO_PATIENTS = 60
+DEMO_REPORTS = pl.Schema({name: pl.String() for name in ("report_id", "exam_id", "exam", "label_set", "text")})
 DEMO_LABELS = pl.Schema([("label_set", pl.String()), *LABELS.items()])
 _TOP = 3  # findings listed a label set
 _SET, _FINDING, _BAR = 22, 30, 20  # widths of columns
 _WITH_BAR = 96  # terminal columns from which the bar is shown
 
 
-def run_demo(out: Path, *, console: Console, seed: int = 0) -> int:
-    """Label the synthetic hospital into the folder ``out`` and print what came of it.
+def run_demo(out: Path, *, console: Console, seed: int = 0, patients: int = DEMO_PATIENTS) -> int:
+    """Make a synthetic hospital in the folder ``out``, label its reports and print what came of it.
 
-    Writes reports.parquet, labels.parquet (with label_set), mentions.parquet and report.html; files of an earlier run
-    are replaced. Returns the exit code DONE. Raises ConfigError where the folder cannot be written.
+    Writes archive/ (the hospital, see `reportlabel.synth.hospital`), reports.parquet, labels.parquet (with label_set),
+    mentions.parquet and report.html; files of an earlier run are replaced. Returns the exit code DONE. Raises
+    ConfigError where the folder cannot be written.
     """
     _make_folder(out)
-    with console.status("labelling a small synthetic hospital …"):
+    with console.status("making a small synthetic hospital …"):
+        made = make_hospital(Hospital(out / "archive", patients, seed, FORMATS))
+    with console.status("labelling its reports …"):
         annotator = Annotator()
-        reports = demo_reports(seed=seed)
+        reports = read_texts(out / "archive")
         sets = label_all(reports, annotator)
         page = render_page(
             batches=sets,
@@ -53,10 +59,20 @@ def run_demo(out: Path, *, console: Console, seed: int = 0) -> int:
             synthetic=True,
         )
         _write(out, reports, sets, page)
+    _show_archive(made, console)
     _show_summary(sets, console)
     _show_evidence(sets, annotator, console)
+    _show_agreement(sets, pl.read_parquet(out / "archive" / "gold" / "labels.parquet"), console)
     _show_files(out, reports, console)
     return int(ExitCode.DONE)
+
+
+def read_texts(archive: Path) -> pl.DataFrame:
+    """The reports of a synthetic hospital on disk, a row a report and label set that fits it."""
+    return pl.concat(
+        pl.read_parquet(path).select("report_id", "exam_id", "exam", pl.lit(path.stem).alias("label_set"), "text")
+        for path in sorted((archive / "texts").glob("*.parquet"))
+    )
 
 
 def label_all(reports: pl.DataFrame, annotator: Annotator) -> list[PageSet]:
@@ -101,6 +117,28 @@ def _write(out: Path, reports: pl.DataFrame, sets: Sequence[PageSet], page: str)
 
 
 # --- what is printed --------------------------------------------------------------------------------------------------
+
+
+def _show_archive(made: Mapping[str, Any], console: Console) -> None:
+    rows = made["rows"]
+    console.print(
+        f"[bold]{made['patients']}[/] synthetic patients: {rows['exams']} exams, {rows['reports']} reports, "
+        f"{rows['records']} linked records, written as {', '.join(made['formats'])}",
+        highlight=False,
+    )
+
+
+def _show_agreement(sets: Sequence[PageSet], gold: pl.DataFrame, console: Console) -> None:
+    """How often the labels say what the generator wrote, over all label sets."""
+    labels = pl.concat(one.labels.with_columns(label_set=pl.lit(one.label_set.id)) for one in sets)
+    both = labels.join(gold, on=["report_id", "label_set", "finding"], suffix="_gold")
+    spoken = both.filter((pl.col("value_gold") != "not_mentioned") & pl.col("value_gold").is_in(STATUSES))
+    found = spoken.filter(pl.col("value") == pl.col("value_gold")).height
+    console.print(
+        f"\nOf {spoken.height:,} findings that the texts speak of, {found / max(1, spoken.height):.1%} "
+        "have the status that the generator wrote.",
+        highlight=False,
+    )
 
 
 def _show_summary(sets: Sequence[PageSet], console: Console) -> None:
@@ -232,7 +270,12 @@ def _show_files(out: Path, reports: pl.DataFrame, console: Console) -> None:
     console.print()
     console.print(f"[bold]{reports.height}[/bold] synthetic reports labelled. Open in a browser:", highlight=False)
     console.print(Text(f"  {(out / 'report.html').resolve()}", style="bold underline"), soft_wrap=True)
-    console.print(Text(f"Tables: {out}/reports.parquet, labels.parquet, mentions.parquet", style="dim"), soft_wrap=True)
+    console.print(
+        Text(
+            f"Tables: {out}/reports.parquet, labels.parquet, mentions.parquet; archive: {out}/archive", style="dim"
+        ),
+        soft_wrap=True,
+    )
     example = reports.filter(pl.col("label_set") == "lung_ct")["report_id"].head(1)
     if len(example):
         console.print(

@@ -52,6 +52,7 @@ def test_it_is_quick_and_can_be_run_again(tmp_path: Path) -> None:
     assert time.monotonic() - began < 40
     assert pl.read_parquet(tmp_path / "demo" / "labels.parquet").equals(labels)
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == [
+        "archive",
         "labels.parquet",
         "mentions.parquet",
         "report.html",

@@ -4,7 +4,7 @@ import pytest
 
 from reportlabel.annotate.annotator import Annotator
 from reportlabel.annotate.explain import Where, locate
-from reportlabel.synth.demo_reports import demo_reports
+from reportlabel.synth.reports import synthetic_reports
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_the_same_word_twice_gives_each_its_own_cue(annotator: Annotator) -> Non
 
 
 def test_every_mention_of_the_demo_lies_in_its_clause_and_every_cue_is_found(annotator: Annotator) -> None:
-    for text in demo_reports()["text"]:
+    for text in synthetic_reports(patients=12)["text"]:
         rows = annotator.mentions(text)
         for row, place in zip(
             rows, locate(annotator, text, [(row.start, row.end, row.sentence, row.cue) for row in rows]), strict=True
