@@ -7,6 +7,83 @@ from __future__ import annotations
 
 import polars as pl
 
+EXAMS = pl.Schema(
+    [
+        ("exam_id", pl.String),
+        ("patient_id", pl.String),
+        ("site", pl.String),
+        ("started_at", pl.Datetime("us")),
+        ("modality", pl.String),
+        ("modality_class", pl.String),
+        ("body_part", pl.String),
+        ("order_name", pl.String),
+        ("protocol_name", pl.String),
+        ("contrast_agent", pl.String),
+        ("contrast_ml", pl.Float64),
+        ("ctdi_vol", pl.Float64),
+        ("dlp", pl.Float64),
+        ("tracer", pl.String),
+        ("study_instance_uid", pl.String),
+        ("accession_number", pl.String),
+        ("age_years", pl.Int32),
+        ("sex", pl.String),
+        ("height_cm", pl.Float64),
+        ("weight_kg", pl.Float64),
+    ]
+)
+"""One row an imaging exam. ``modality``: DICOM code; ``modality_class``: one of CT, MRI, US, XR, RF, XA, NM, OT."""
+
+REPORTS = pl.Schema(
+    [
+        ("report_id", pl.String),
+        ("exam_id", pl.String),
+        ("version", pl.Int32),
+        ("status", pl.String),
+        ("confirmed_at", pl.Datetime("us")),
+        ("text", pl.String),
+    ]
+)
+"""One row a version of a report; ``status`` is preliminary, final or amended."""
+
+RECORDS = pl.Schema(
+    [
+        ("record_id", pl.String),
+        ("kind", pl.String),
+        ("patient_id", pl.String),
+        ("site", pl.String),
+        ("start_at", pl.Datetime("us")),
+        ("end_at", pl.Datetime("us")),
+        ("reported_at", pl.Datetime("us")),
+        ("code_system", pl.String),
+        ("code", pl.String),
+        ("name", pl.String),
+        ("text", pl.String),
+        ("value", pl.Float64),
+        ("unit", pl.String),
+        ("flag", pl.String),
+        ("certainty", pl.String),
+        ("body_site", pl.String),
+    ]
+)
+"""One row a record: kind is pathology, lab, physiology, surgery, diagnosis or medication."""
+
+LINKS = pl.Schema(
+    {
+        "exam_id": pl.String,
+        "record_id": pl.String,
+        "rule_id": pl.String,
+        "kind": pl.String,
+        "delta_days": pl.Int32,
+        "available_at_reading": pl.Boolean,
+    }
+)
+"""One row an exam and record in its window.
+
+``delta_days`` counts from the exam to the record, negative before it. ``available_at_reading`` says whether the record
+was known when the report was signed; null where it cannot be told (record of the same day without a time). A record
+that is not known to have been available may make labels, never an input of a model.
+"""
+
 MENTIONS = pl.Schema(
     {
         "report_id": pl.String,

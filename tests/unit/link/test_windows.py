@@ -1,0 +1,101 @@
+"""Windows: their edges, ties, order of input, and what the reader could know."""
+
+from datetime import datetime, timedelta
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reportlabel.link.windows import Window, link_records
+from reportlabel.schema import LINKS, RECORDS
+
+DAY = datetime(2024, 5, 10, 14, 30)
+PATHOLOGY = Window("pathology", "pathology", 30, 180)
+
+
+def exams(*days: datetime) -> pl.DataFrame:
+    return pl.DataFrame({"exam_id": [f"E{at}" for at in range(len(days))], "patient_id": "P", "started_at": list(days)})
+
+
+def signed(at: datetime | None = DAY + timedelta(hours=3)) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"exam_id": ["E0"], "signed_at": [at]}, schema={"exam_id": pl.String, "signed_at": pl.Datetime("us")}
+    )
+
+
+def record(name: str, start: datetime | None, *, kind: str = "pathology", **others: object) -> dict[str, object]:
+    return (
+        dict.fromkeys(RECORDS.names())
+        | {"record_id": name, "kind": kind, "patient_id": "P", "start_at": start}
+        | others
+    )
+
+
+def linked(*records: dict[str, object], window: Window = PATHOLOGY, sign: pl.DataFrame | None = None) -> pl.DataFrame:
+    table = pl.DataFrame(list(records), schema=RECORDS)
+    return link_records(exams(DAY), table, [window], signed=signed() if sign is None else sign)
+
+
+@pytest.mark.parametrize(("days", "inside"), [(-31, False), (-30, True), (0, True), (180, True), (181, False)])
+def test_both_edges_are_inside(days: int, inside: bool) -> None:
+    found = linked(record("K", datetime(2024, 5, 10) + timedelta(days=days)))
+    assert found.height == inside
+    assert found.schema == LINKS
+    if inside:
+        assert found["delta_days"].item() == days
+
+
+def test_of_two_as_near_the_one_before_is_taken() -> None:
+    nearest = Window("lab", "lab", 7, 7, choice="nearest")
+    before, after = (record(str(days), DAY + timedelta(days=days), kind="lab", code="CRP") for days in (-2, 2))
+    assert linked(after, before, window=nearest)["record_id"].to_list() == ["-2"]
+    other = record("other", DAY + timedelta(days=5), kind="lab", code="WBC")
+    assert linked(after, before, other, window=nearest)["record_id"].to_list() == ["-2", "other"]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "inside"),
+    [(-400, -91, False), (-400, -90, True), (-400, None, True), (90, None, True), (91, None, False)],
+)
+def test_what_lasts_is_linked_by_its_time(start: int, end: int | None, inside: bool) -> None:
+    window = Window("diagnosis", "diagnosis", 90, 90, overlap=True)
+    until = None if end is None else DAY + timedelta(days=end)
+    assert (
+        linked(record("K", DAY + timedelta(days=start), kind="diagnosis", end_at=until), window=window).height == inside
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "available"),
+    [
+        (DAY - timedelta(days=1), True),
+        (DAY + timedelta(hours=2), True),
+        (DAY + timedelta(hours=4), False),
+        (DAY + timedelta(days=1), False),
+        (datetime(2024, 5, 10), None),
+        (datetime(2024, 5, 9), True),
+    ],
+)
+def test_what_the_reader_could_know(known: datetime, available: bool | None) -> None:
+    assert linked(record("K", DAY - timedelta(days=3), reported_at=known))["available_at_reading"].item() is available
+
+
+def test_without_a_signature_nobody_can_tell() -> None:
+    found = linked(record("K", DAY), sign=signed().clear())
+    assert found["available_at_reading"].to_list() == [None]
+
+
+def test_no_date_and_other_patients_are_not_linked() -> None:
+    assert linked(record("K", None), record("L", DAY, patient_id="Q"), record("M", DAY, kind="lab")).is_empty()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(-40, 200), max_size=12), st.randoms())
+def test_the_order_of_the_input_does_not_matter(days: list[int], chance: object) -> None:
+    rows = [record(f"K{at}", DAY + timedelta(days=one), code=str(at % 3)) for at, one in enumerate(days)]
+    shuffled = rows[:]
+    chance.shuffle(shuffled)  # type: ignore[attr-defined]
+    for choice in ("all", "nearest"):
+        window = Window("w", "pathology", 30, 180, choice=choice)
+        assert linked(*rows, window=window).equals(linked(*shuffled, window=window))

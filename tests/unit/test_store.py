@@ -1,0 +1,96 @@
+"""The workspace: whole tables, earlier versions, and nothing left of what was removed."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from reportlabel.errors import ConfigError, InputError
+from reportlabel.store import Workspace
+
+SCHEMAS = {"labels": pl.Schema({"exam_id": pl.String, "value": pl.String}), "notes": pl.Schema({"n": pl.Int32})}
+
+
+def rows(*pairs: tuple[str, str]) -> pl.DataFrame:
+    return pl.DataFrame(list(pairs), schema=SCHEMAS["labels"], orient="row")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "workspace", SCHEMAS, create=True)
+
+
+def test_what_is_written_is_read(workspace: Workspace) -> None:
+    assert workspace.read("labels").is_empty() and workspace.version("labels") == -1
+    workspace.replace("labels", rows(("a", "present")))
+    workspace.append("labels", rows(("b", "absent")))
+    assert workspace.read("labels").sort("exam_id").equals(rows(("a", "present"), ("b", "absent")))
+    assert workspace.read("labels", version=0).equals(rows(("a", "present")))
+    assert Workspace.open(workspace.folder, SCHEMAS).version("labels") == 1
+    with pytest.raises(InputError, match="version 7"):
+        workspace.read("labels", version=7)
+
+
+def test_a_key_is_replaced_as_a_whole(workspace: Workspace) -> None:
+    workspace.replace("labels", rows(("a", "1"), ("a", "2"), ("b", "3")))
+    workspace.upsert("labels", rows(("a", "4"), ("c", "5")), key=["exam_id"])
+    assert set(workspace.read("labels").rows()) == {("a", "4"), ("b", "3"), ("c", "5")}
+
+
+def test_other_columns_are_refused(workspace: Workspace) -> None:
+    with pytest.raises(ValueError, match="columns"):
+        workspace.replace("labels", pl.DataFrame({"exam_id": ["a"], "value": ["x"], "name": ["y"]}))
+
+
+def test_what_was_removed_is_on_the_disk_no_more(workspace: Workspace) -> None:
+    workspace.replace("labels", rows(("CANARY-7241", "present"), ("b", "absent")))
+    assert workspace.remove("labels", "exam_id", ["CANARY-7241", "nobody"]) == 1
+    assert b"CANARY-7241" in everything(workspace.folder)
+    workspace.vacuum()
+    assert workspace.read("labels").equals(rows(("b", "absent")))
+    assert b"CANARY-7241" not in everything(workspace.folder)
+
+
+def everything(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_is_no_workspace_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no workspace"):
+        Workspace.open(tmp_path / "nothing", SCHEMAS)
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds something"):
+        Workspace.open(tmp_path, SCHEMAS, create=True)
+
+
+def test_a_killed_writer_leaves_a_whole_table(workspace: Workspace) -> None:
+    script = textwrap.dedent(
+        f"""
+        import polars as pl
+        from pathlib import Path
+        from reportlabel.store import Workspace
+        schemas = {{"labels": pl.Schema({{"exam_id": pl.String, "value": pl.String}})}}
+        workspace = Workspace.open(Path({str(workspace.folder)!r}), schemas)
+        number = 0
+        while True:
+            rows = pl.DataFrame({{"exam_id": [str(i) for i in range(20000)], "value": [str(number)] * 20000}})
+            workspace.replace("labels", rows)
+            print(number, flush=True)
+            number += 1
+        """
+    )
+    for wait in (0.0, 0.05, 0.13):
+        child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None and child.stdout.readline()
+        time.sleep(wait)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        found = workspace.read("labels")
+        assert found.height == 20000 and found["value"].n_unique() == 1
