@@ -565,9 +565,7 @@ def load_bank(folder: Path = BANK, only: str | None = None) -> Bank:
             for path in sorted((folder / "courses").glob("*.yaml"))
             if not only
         },
-        laboratory=parse(read_yaml(records / "laboratory.yaml"), Laboratory)
-        if (records / "laboratory.yaml").exists()
-        else Laboratory(analytes={}, panels={}),  # TEMPORARY
+        laboratory=parse(read_yaml(records / "laboratory.yaml"), Laboratory),
         pathology=_mapping(records / "pathology.yaml", Specimen),
         surgery=_mapping(records / "surgery.yaml", Operation),
         medication=_mapping(records / "medication.yaml", Drug),
@@ -582,8 +580,6 @@ def load_bank(folder: Path = BANK, only: str | None = None) -> Bank:
 
 
 def _mapping(path: Path, model: type[M]) -> dict[str, M]:
-    if not path.exists():  # TEMPORARY
-        return {}
     document = read_yaml(path)
     return {
         name: parse(type(document)(path, value or {}, document.lines), model)

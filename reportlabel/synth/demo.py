@@ -29,7 +29,7 @@ from reportlabel.schema import LABELS, MENTIONS
 from reportlabel.synth.hospital import FORMATS, Hospital, make_hospital
 from reportlabel.vote.rules import supporting_mentions
 
-DEMO_PATIENTS = 60
+DEMO_PATIENTS = 80
 DEMO_REPORTS = pl.Schema({name: pl.String() for name in ("report_id", "exam_id", "exam", "label_set", "text")})
 DEMO_LABELS = pl.Schema([("label_set", pl.String()), *LABELS.items()])
 _TOP = 3  # findings listed a label set
@@ -271,9 +271,7 @@ def _show_files(out: Path, reports: pl.DataFrame, console: Console) -> None:
     console.print(f"[bold]{reports.height}[/bold] synthetic reports labelled. Open in a browser:", highlight=False)
     console.print(Text(f"  {(out / 'report.html').resolve()}", style="bold underline"), soft_wrap=True)
     console.print(
-        Text(
-            f"Tables: {out}/reports.parquet, labels.parquet, mentions.parquet; archive: {out}/archive", style="dim"
-        ),
+        Text(f"Tables: {out}/reports.parquet, labels.parquet, mentions.parquet; archive: {out}/archive", style="dim"),
         soft_wrap=True,
     )
     example = reports.filter(pl.col("label_set") == "lung_ct")["report_id"].head(1)

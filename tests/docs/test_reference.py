@@ -213,3 +213,17 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
 def test_every_page_is_in_the_navigation() -> None:
     site = text_of(ROOT / "mkdocs.yml")
     assert [page.name for page in DOCS if page.name not in site] == []
+
+
+# --- the synthetic hospital
+
+
+def test_the_printed_reports_are_those_of_the_generator() -> None:
+    from reportlabel.synth.bank import load_bank
+    from reportlabel.synth.preview import with_samples
+
+    page = text_of(ROOT / "docs" / "synthetic.md")
+    assert page.count("\n(20) ") == 7
+    assert with_samples(page, load_bank()) == page, (
+        "run: python -m reportlabel.synth.preview --samples docs/synthetic.md"
+    )
