@@ -54,6 +54,7 @@ class AssertionWords:
     breaks: re.Pattern[str]
     adjacent: frozenset[str]
     specifier: re.Pattern[str]
+    attributive: frozenset[str]
 
     @classmethod
     def from_rules(cls, rules: AssertionRules, normaliser: Normaliser) -> AssertionWords:
@@ -66,7 +67,7 @@ class AssertionWords:
         light = rf"(?:{genitive}?(?:{light_words}))*"
         marks = any_of(particles.arguments)
         closed = any_of(particles.breaks)
-        joining = [word for word in rules.coordinators if normaliser(word) != _COMMA]
+        joining = [word for word in rules.coordinators if normaliser(word) not in (_COMMA, "(", ")")]
         return cls(
             light=re.compile(light),
             light_end=re.compile(rf"(?:{light_words})$"),
@@ -74,7 +75,7 @@ class AssertionWords:
                 rf"{light}(?:\([^()]*\))?\s?(?:{any_of(rules.coordinators)})(?!{any_of(rules.not_coordinated)})"
                 rf"(?:(?!{any_of([particles.subject, particles.arguments[0]])}).)*$"
             ),
-            joined=re.compile(rf"{light}(?:{any_of(joining)})"),
+            joined=re.compile(rf"{light}(?:\([^()]*\))?(?:{any_of(joining)})"),
             comparison=re.compile(
                 rf"{light}(?:{any_of(comparison.words)})(?!{genitive}?(?:{any_of(comparison.not_before)}))"
             ),
@@ -88,6 +89,7 @@ class AssertionWords:
             topic=re.compile(rf"(?:{any_of(particles.topics)}){_COMMA}?"),
             breaks=re.compile(rf"[。{_COMMA}]|{closed}"),
             specifier=re.compile(any_of(rules.specifiers)),
+            attributive=frozenset(normaliser(word) for word in rules.attributive),
             adjacent=frozenset(normaliser(word) for word in rules.adjacent_links),
         )
 
@@ -224,7 +226,10 @@ def _link(text: str, finding: Hit, cue: Hit, heads: Sequence[Hit], cues: Sequenc
             break
         gap = text[at : head.start]
         argument = head.entry.kind == "argument"
-        if argument and not _has_predicate(cues, at, head.start) and not words.joined.match(gap):
+        # a cue just before the noun describes it (明らかな変化) and is no predicate of the finding
+        described = any(at <= cue.start and text[cue.end : head.start] in words.attributive for cue in cues)
+        predicate = _has_predicate(cues, at, head.start) and not described
+        if argument and not predicate and not words.joined.match(gap):
             return "blocked"
         if gap and not _has_predicate(cues, at, head.start) and not words.coordinated.match(gap):
             stripped = gap[_matched(words.light, gap) :]

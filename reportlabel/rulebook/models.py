@@ -293,6 +293,7 @@ class AssertionRules(Strict):
     image: ImageWords
     causes: list[str]
     specifiers: list[str]
+    attributive: list[str]
     not_coordinated: list[str]
     particles: Particles
     adjacent_links: list[str]

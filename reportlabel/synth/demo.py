@@ -268,7 +268,8 @@ def _why(example: _Example) -> Text:
 
 def _show_files(out: Path, reports: pl.DataFrame, console: Console) -> None:
     console.print()
-    console.print(f"[bold]{reports.height}[/bold] synthetic reports labelled. Open in a browser:", highlight=False)
+    labelled = reports["report_id"].n_unique()
+    console.print(f"[bold]{labelled}[/bold] synthetic reports labelled. Open in a browser:", highlight=False)
     console.print(Text(f"  {(out / 'report.html').resolve()}", style="bold underline"), soft_wrap=True)
     console.print(
         Text(f"Tables: {out}/reports.parquet, labels.parquet, mentions.parquet; archive: {out}/archive", style="dim"),

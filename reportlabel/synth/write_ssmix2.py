@@ -18,7 +18,7 @@ import os
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -494,16 +494,13 @@ def _problems(scene: _Scene) -> Iterator[_Message]:
     records = scene.records("diagnosis")
     if not records:
         return
-    main = {stay.main_diagnosis for stay in scene.patient.stays} or {records[0].record_id}
-    versions = [(records, _VALID)]
-    if len(records) > 1 and _one_in(3, scene.patient.identity.patient_id, "ppr"):
-        versions.insert(0, (records[:-1], scene.dialect.superseded))
-    for known, flag in versions:
-        when = max(record.start_at for record in known)
-        if flag == _VALID and len(versions) == 1:
-            when = max([when, *(record.end_at for record in known if record.end_at)])
-        elif flag == _VALID or len(versions) > 1:
-            when += timedelta(minutes=known is records)
+    main = {stay.main_diagnosis for stay in scene.patient.stays if stay.main_diagnosis} or {records[0].record_id}
+    last = max(when for record in records for when in (record.start_at, record.end_at) if when)
+    versions = [(records, last, _VALID)]
+    earlier = max((record.start_at for record in records[:-1]), default=last)
+    if earlier < last and _one_in(3, scene.patient.identity.patient_id, "ppr"):
+        versions.insert(0, ([_as_of(record, earlier) for record in records[:-1]], earlier, scene.dialect.superseded))
+    for known, when, flag in versions:
         segments = [one for record in known for one in _problem(scene, record, record.record_id in main)]
         segments.append(_order(scene, "NW", _NO_ORDER, when, known[-1].doctor, full=True))
         yield _Message(
@@ -518,6 +515,13 @@ def _problems(scene: _Scene) -> Iterator[_Message]:
             about=records[-1].record_id,
             has_text=True,
         )
+
+
+def _as_of(record: Record, when: datetime) -> Record:
+    """The diagnosis as it was known at a time: an end that lies after it is none."""
+    if record.end_at is None or record.end_at <= when:
+        return record
+    return replace(record, end_at=None)
 
 
 def _problem(scene: _Scene, record: Record, is_main: bool) -> Iterator[str]:
@@ -915,22 +919,28 @@ _UNITS = {
     "mg": "MG^ミリグラム^MR9P",
     "mL": "ML^ミリリットル^MR9P",
     "袋": "BAG^袋^MR9P",
+    "筒": "TUT^筒^MR9P",
+    "キット": "KIT^キット^MR9P",
 }
 _USAGES = {
-    "1日1回朝食後": ("1011000400000000", 1),
-    "1日1回夕食後": ("1011000040000000", 1),
-    "1日1回就寝前": ("1011000000900000", 1),
+    "1日1回朝食後": ("1011040000000000", 1),
+    "1日1回夕食後": ("1011000400000000", 1),
+    "1日1回就寝前": ("1011000090000000", 1),
     "1日2回朝夕食後": ("1012040400000000", 2),
     "1日3回毎食後": ("1013044400000000", 3),
     "1日3回毎食前": ("1013011100000000", 3),
+    "1日1回朝食前": ("1011010000000000", 1),
 }
 _ROUTES = {
     "PO": "PO^口^HL70162",
     "IV": "IV^静脈内^HL70162",
     "SC": "SC^皮下^HL70162",
     "IM": "IM^筋肉内^HL70162",
-    "TD": "TP^局所^HL70162",
+    "IA": "IA^動脈内^HL70162",
+    "TOP": "TP^局所^HL70162",
     "INH": "IH^吸入^HL70162",
+    "PR": "PR^直腸^HL70162",
+    "SL": "SL^舌下^HL70162",
 }
 
 
@@ -938,7 +948,7 @@ def _drugs(scene: _Scene) -> Iterator[_Message]:
     """Prescriptions (OMP-01) and injections (OMP-02): what starts together is one order, renewed while it lasts."""
     orders: dict[tuple[date, str], list[Record]] = {}
     for record in scene.records("medication"):
-        kind = "OMP-02" if record.details.get("route") in ("IV", "SC", "IM") else "OMP-01"
+        kind = "OMP-02" if record.details.get("route") in ("IV", "IA", "SC", "IM") else "OMP-01"
         orders.setdefault((record.start_at.date(), kind), []).append(record)
     for (_, kind), records in orders.items():
         base, at = _number_of(records[0].record_id), records[0].start_at
@@ -1351,7 +1361,7 @@ _SAME_IN_CP932 = {
     0xA2: 0xFFE0, 0xA3: 0xFFE1, 0xAC: 0xFFE2, 0xB5: 0x3BC,
 }  # fmt: skip
 # Variants of kanji that sites replace by the common form.
-_COMMON_FORMS = {"髙": "高", "﨑": "崎", "濵": "浜", "德": "徳", "塚": "塚", "神": "神", "隆": "隆"}
+_COMMON_FORMS = {"髙": "高", "\ufa11": "崎", "濵": "浜", "德": "徳"}
 
 
 def _encoded(message: str, dialect: Dialect) -> tuple[bytes, int]:
@@ -1379,7 +1389,7 @@ def _jis_char(char: str, dialect: Dialect) -> tuple[str, bool]:
     forms: Iterable[str] = (char, chr(_SAME_IN_JIS.get(ord(char), ord(char))))
     if dialect.fold:
         folded = unicodedata.normalize("NFKC", _COMMON_FORMS.get(char, char))
-        forms = (*forms, f"({folded})" if unicodedata.category(char) == "No" else folded)
+        forms = (*forms, f"({folded})" if unicodedata.decomposition(char).startswith("<circle>") else folded)
     for form in forms:
         try:
             form.encode("iso2022_jp")
