@@ -1,10 +1,10 @@
-"""The synthetic hospital as HL7 FHIR R4 in the shape of JP Core 1.x: bulk NDJSON, a file a resource type, site and part.
+"""The synthetic hospital as HL7 FHIR R4 in the shape of JP Core 1.x: NDJSON, a file a resource type, site and part.
 
     OUT/<site>/<ResourceType>-<part>.ndjson
 
-Profiles and systems: JP Core (https://jpfhir.jp/fhir/core/); LOINC codes of the radiology report and its parts as there.
-Versions of a report are lines with the same id and rising ``meta.versionId``, of which the last counts; some sites hand
-over the last alone. `FhirDialect` says what else differs between sites.
+Profiles and systems: JP Core (https://jpfhir.jp/fhir/core/); LOINC codes of the radiology report and its parts as
+there. Versions of a report are lines with the same id and rising ``meta.versionId``, of which the last counts; some
+sites hand over the last alone. `FhirDialect` says what else differs between sites.
 """
 
 from __future__ import annotations
@@ -182,14 +182,13 @@ class FhirWriter:
         last = {report.report_id: report.version for report in patient.reports}
         for exam in exams.values():
             yield _service_request(exam, subject)
-            if not dialect.contained or exam.report_id is None:
+            if not dialect.contained or exam.report_id is None or _without_study(exam.report_id):
                 yield _imaging_study(exam, subject)
         for report in patient.reports:
             read = exams.get(report.exam_id)
             if read is None or not (dialect.history or report.version == last[report.report_id]):
                 continue
-            narrative = _one_in(60, report.report_id)
-            no_study = not narrative and _one_in(150, report.report_id, "study")
+            narrative, no_study = _one_in(60, report.report_id), _without_study(report.report_id)
             if narrative:
                 self._defect(site, "DiagnosticReport", "narrative_only", report.report_id)
             if no_study:
@@ -269,6 +268,11 @@ def _accession(exam: Exam) -> Resource:
 def _one_in(count: int, *ids: str) -> bool:
     """The same answer for the same ids, yes once in ``count``."""
     return zlib.crc32("/".join(ids).encode()) % count == 0
+
+
+def _without_study(report_id: str) -> bool:
+    """A few reports do not say which study they are about."""
+    return _one_in(150, report_id, "study")
 
 
 def _patient(one: Identity, site: Site) -> Resource:
