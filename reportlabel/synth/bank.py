@@ -7,7 +7,7 @@ label sets.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -338,6 +338,7 @@ class Styles(Strict):
     addenda: list[Words]
     missed_addendum: list[Words]
     agents: dict[str, list[Words]]
+    contrast_words: list[Words]
     requests: list[Words]
     dates: dict[str, list[Words]]
     intervals: dict[str, str]
@@ -512,6 +513,33 @@ class CompiledExam:
     techniques_contrast: tuple[Sentence, ...]
 
 
+def without_contrast(exam: CompiledExam, words: Sequence[str]) -> CompiledExam:
+    """The exam as it is reported where no contrast medium was given: without sentences that speak of enhancement."""
+
+    def plain(sentences: tuple[Sentence, ...]) -> tuple[Sentence, ...]:
+        return tuple(one for one in sentences if not any(word in one.source for word in words)) or sentences
+
+    return replace(
+        exam,
+        findings={
+            state: replace(
+                own,
+                first=plain(own.first),
+                follow=plain(own.follow),
+                known=plain(own.known),
+                impression_first=plain(own.impression_first),
+                impression_follow=plain(own.impression_follow),
+                impression_known=plain(own.impression_known),
+            )
+            for state, own in exam.findings.items()
+        },
+        remarks={
+            group: tuple(replace(one, say=plain(one.say)) for one in remarks) for group, remarks in exam.remarks.items()
+        },
+        normal_findings=plain(exam.normal_findings),
+    )
+
+
 def labels_of(kind: ExamKind, finding: str, label_set: str, *, denied: bool = False) -> Sequence[str]:
     """The labels of a set that a finding speaks of; a finding without an entry in ``gold`` is its own label."""
     entry = kind.gold.get(finding)
@@ -528,6 +556,8 @@ class Bank:
 
     states: Mapping[str, State]
     exams: Mapping[str, CompiledExam]
+    plain_exams: Mapping[str, CompiledExam]
+    """The exams for which contrast is given or not, as they are reported without it."""
     courses: Mapping[str, Course]
     laboratory: Laboratory
     pathology: Mapping[str, Specimen]
@@ -555,11 +585,18 @@ def load_bank(folder: Path = BANK, only: str | None = None) -> Bank:
         ConfigError: a file breaks its model; TemplateError: a sentence cannot be read. Both name the file.
     """
     records = folder / "records"
+    styles = parse(read_yaml(folder / "styles.yaml"), Styles)
+    exams = {path.stem: _exam(path) for path in sorted((folder / "exams").glob(f"{only or '*'}.yaml"))}
     return Bank(
         states={
             name: state for path in sorted(folder.glob("states*.yaml")) for name, state in _mapping(path, State).items()
         },
-        exams={path.stem: _exam(path) for path in sorted((folder / "exams").glob(f"{only or '*'}.yaml"))},
+        exams=exams,
+        plain_exams={
+            name: without_contrast(exam, styles.contrast_words)
+            for name, exam in exams.items()
+            if exam.kind.modality in styles.agents and 0 < exam.kind.contrast < 1
+        },
         courses={
             path.stem: parse(read_yaml(path), Course)
             for path in sorted((folder / "courses").glob("*.yaml"))
@@ -571,7 +608,7 @@ def load_bank(folder: Path = BANK, only: str | None = None) -> Bank:
         medication=_mapping(records / "medication.yaml", Drug),
         diagnosis=_mapping(records / "diagnosis.yaml", Disease),
         physiology=_mapping(records / "physiology.yaml", Measurement),
-        styles=parse(read_yaml(folder / "styles.yaml"), Styles),
+        styles=styles,
         sites=parse(read_yaml(folder / "sites.yaml"), Sites),
         identifiers=parse(read_yaml(folder / "identifiers.yaml"), Identifiers),
         noise=parse(read_yaml(folder / "noise.yaml"), Noise),

@@ -244,7 +244,7 @@ class _Life:
         composed = compose(
             bank,
             Request(
-                exam=exam,
+                exam=exam if contrast else bank.plain_exams.get(kind.id, exam),
                 when=when,
                 site=self.site,
                 reader=reader,
