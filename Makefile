@@ -55,6 +55,7 @@ $(RUN_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 
 $(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --editable '.[dev]'
+	$(PIP_INSTALL) --no-deps crowd-kit
 	@touch $@ $(RUN_STAMP)
 
 $(DOCS_STAMP): pyproject.toml constraints.txt | $(BIN)/python

@@ -60,8 +60,7 @@ def label_reports(reports: Sequence[str] | pl.DataFrame, *, label_set: str, rule
     """
     from reportlabel.annotate.annotator import Annotator
     from reportlabel.flow import label_batch
-    from reportlabel.label import find_label_set
-    from reportlabel.rulebook.load import load_rules
+    from reportlabel.rulebook.load import find_label_set, load_rules
 
     rulebook = load_rules(rules)
     chosen = find_label_set(rulebook, label_set)

@@ -25,8 +25,8 @@ from reportlabel.annotate.annotator import Annotator
 from reportlabel.errors import ConfigError, ExitCode
 from reportlabel.flow import label_batch
 from reportlabel.ingest.report_table import read_reports
-from reportlabel.label import BATCH_ROWS, find_label_set
-from reportlabel.rulebook.load import load_rules
+from reportlabel.label import BATCH_ROWS
+from reportlabel.rulebook.load import find_label_set, load_rules
 
 BATCH = BATCH_ROWS
 _PATIENTS = 300

@@ -159,6 +159,23 @@ def evaluate_hospital(
     raise typer.Exit(run_evaluate_hospital(hospital, rules=rules, json_out=json_out, console=_console()))
 
 
+@app.command("evaluate-records")
+def evaluate_records(
+    hospital: Annotated[Path, typer.Argument(help="A synthetic hospital with Parquet tables, as `synth` makes it.")],
+    reviewed: Annotated[
+        float, typer.Option("--reviewed", help="Share of the patients whose exams are reviewed.")
+    ] = 0.3,
+    rules: RulesFolder = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
+) -> None:
+    """Score labels without and with linked records on a synthetic hospital, against what is so of each patient."""
+    from reportlabel.evaluate.records import run_evaluate_records
+
+    raise typer.Exit(
+        run_evaluate_records(hospital, reviewed=reviewed, rules=rules, json_out=json_out, console=_console())
+    )
+
+
 @app.command()
 def explain(
     reports: Reports,
@@ -194,6 +211,116 @@ def demo(
     from reportlabel.synth.demo import run_demo
 
     raise typer.Exit(run_demo(out, console=_console()))
+
+
+Archive = Annotated[Path, typer.Argument(help="A folder, whose formats are recognised, or an archive.yaml.")]
+WorkspaceFolder = Annotated[Path, typer.Option("--workspace", help="The folder of the tables; made on first use.")]
+Site = Annotated[str, typer.Option("--site", help="The hospital, for sources that do not say it.")]
+EveryByte = Annotated[bool, typer.Option("--every-byte", help="Compare contents even of files with the same date.")]
+ForgetGone = Annotated[
+    bool, typer.Option("--forget-gone", help="Take out rows of files that are no longer in the archive.")
+]
+
+
+@app.command()
+def ingest(
+    archive: Archive,
+    workspace: WorkspaceFolder,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read, and what is wrong.")] = False,
+    site: Site = "main",
+    workers: Annotated[int, typer.Option("--workers", help="Processes.")] = 1,
+    every_byte: EveryByte = False,
+    forget_gone: ForgetGone = False,
+    rules: RulesFolder = None,
+) -> None:
+    """Read a hospital's archive into exams, reports and records; only new and changed files are read again."""
+    from reportlabel.report.run_summary import run_ingest
+    from reportlabel.run import Options
+
+    options = Options(rules=rules, site=site, workers=workers, every_byte=every_byte, forget_gone=forget_gone)
+    raise typer.Exit(run_ingest(archive, workspace, options, dry_run=dry_run, console=_console()))
+
+
+@app.command()
+def run(
+    archive: Annotated[Path, typer.Option("--archive", help="A folder or an archive.yaml, as for `ingest`.")],
+    workspace: WorkspaceFolder,
+    label_sets: Annotated[
+        list[str] | None, typer.Option("--label-set", help="Only these label sets; may be repeated; default: all.")
+    ] = None,
+    records: Annotated[bool, typer.Option("--records/--no-records", help="Whether linked records vote.")] = True,
+    site: Site = "main",
+    workers: Annotated[int, typer.Option("--workers", help="Processes.")] = 1,
+    every_byte: EveryByte = False,
+    forget_gone: ForgetGone = False,
+    rules: RulesFolder = None,
+) -> None:
+    """From an archive to labels: ingest, link, annotate, vote, aggregate."""
+    from reportlabel.report.run_summary import run_run
+    from reportlabel.run import Options
+
+    options = Options(
+        rules=rules,
+        label_sets=tuple(label_sets or ()),
+        records=records,
+        site=site,
+        workers=workers,
+        every_byte=every_byte,
+        forget_gone=forget_gone,
+    )
+    raise typer.Exit(run_run(archive, workspace, options, console=_console()))
+
+
+@app.command()
+def export(
+    workspace: Annotated[Path, typer.Argument(help="The folder of the tables.")],
+    to: Annotated[str, typer.Option("--to", help="parquet, datasets, monai, chexpert or ct-rate.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to make; an earlier export there is replaced.")],
+    as_of: Annotated[int | None, typer.Option("--as-of", help="The labels of this version; default: the last.")] = None,
+    label_sets: Annotated[
+        list[str] | None, typer.Option("--label-set", help="Only these label sets; may be repeated; default: all.")
+    ] = None,
+    split_salt: Annotated[str, typer.Option("--split-salt", help="Key of the split by patient.")] = "reportlabel",
+    hold_out_sites: Annotated[
+        list[str] | None, typer.Option("--hold-out-site", help="A site for test data only; may be repeated.")
+    ] = None,
+    uncertain: Annotated[
+        list[str] | None,
+        typer.Option("--uncertain", help="FINDING=ones|zeros|ignore|soft|keep; * for all; may be repeated."),
+    ] = None,
+    not_mentioned: Annotated[str, typer.Option("--not-mentioned", help="What silence is: zeros or ignore.")] = "zeros",
+    images: Annotated[
+        Path | None, typer.Option("--images", help="CSV or Parquet: exam or study, and series or path of each image.")
+    ] = None,
+    features: Annotated[
+        bool, typer.Option("--features", help="Also the record votes that were known at reading.")
+    ] = False,
+    rules: RulesFolder = None,
+) -> None:
+    """Write the labels of a workspace for training code."""
+    from reportlabel.export.command import run_export
+    from reportlabel.export.options import export_options, uncertain_policies
+
+    options = export_options(
+        split_salt=split_salt,
+        hold_out_sites=tuple(hold_out_sites or ()),
+        uncertain=uncertain_policies(uncertain or ()),
+        not_mentioned=not_mentioned,
+        features=features,
+    )
+    raise typer.Exit(
+        run_export(
+            workspace,
+            to=to,
+            out=out,
+            options=options,
+            label_sets=label_sets or (),
+            as_of=as_of,
+            images=images,
+            rules=rules,
+            console=_console(),
+        )
+    )
 
 
 @app.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["ConfigError", "ExitCode", "InputError", "ReportLabelError"]
+__all__ = ["ConfigError", "ExitCode", "InputError", "RefusedError", "ReportLabelError"]
 
 
 class ExitCode(IntEnum):
@@ -41,3 +41,13 @@ class InputError(ReportLabelError):
 
 class ConfigError(ReportLabelError):
     """A wrong option, setting or rule file, or an output that cannot be written."""
+
+
+class RefusedError(ReportLabelError):
+    """The study protocol forbids it; ``number`` is the requirement that does (docs/protocols.md)."""
+
+    exit_code = ExitCode.REFUSED
+
+    def __init__(self, number: str, message: str) -> None:
+        super().__init__(f"refused by the study protocol ({number}): {message}")
+        self.number = number

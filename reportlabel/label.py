@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from reportlabel.errors import ConfigError, ExitCode, InputError
 from reportlabel.export.atomic import AtomicFile, ParquetSink, check_writable, commit_all
 from reportlabel.flow import Labelled, label_batch
 from reportlabel.ingest.report_table import QUARANTINE, ReadCounts, ReportReader, read_reports
-from reportlabel.rulebook.load import Rulebook, load_rules
+from reportlabel.rulebook.load import Rulebook, find_label_set, load_rules
 from reportlabel.rulebook.models import LabelSet
 from reportlabel.schema import LABELS, MENTIONS
 
@@ -111,19 +110,6 @@ def label_file(
 def quarantine_path(out: Path) -> Path:
     """Where the rows that could not be used are listed."""
     return out.with_name(f"{out.name.removesuffix('.parquet')}.quarantine.parquet")
-
-
-def find_label_set(rules: Rulebook, name: str) -> LabelSet:
-    """The label set of that name.
-
-    Raises:
-        ConfigError: there is none; suggests the nearest and lists all.
-    """
-    if name in rules.label_sets:
-        return rules.label_sets[name]
-    near = get_close_matches(name, rules.label_sets, n=1, cutoff=0.4)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    raise ConfigError(f"unknown label set '{name}'.{hint} There are: {', '.join(sorted(rules.label_sets))}")
 
 
 def _value_counts(labels: pl.DataFrame) -> pl.DataFrame:

@@ -139,3 +139,153 @@ LABELS = pl.Schema(
     ]
 )
 """One row a report and label of the label set, also for ``not_mentioned``."""
+
+
+# --- the tables of a workspace, one row set an exam -------------------------------------------------------------------
+
+EXAM_VOTES = pl.Schema(
+    {
+        "exam_id": pl.String,
+        "label_set": pl.String,
+        "finding": pl.String,
+        "function_id": pl.String,
+        "value": pl.String,
+        "confidence": pl.Float64,
+        "group": pl.String,
+        "kind": pl.String,
+        "evidence": pl.String,
+        "available_at_reading": pl.Boolean,
+    }
+)
+"""The votes table of a workspace: one row a labelling function, exam and label.
+
+``kind``: rule, bert, record or reader. ``evidence``: ``start-end`` in the report that counts, or a record id.
+``available_at_reading``: of a record vote, as in `LINKS`; null for what was read from the report itself.
+"""
+
+VOTE_EVIDENCE = pl.List(
+    pl.Struct({"function_id": pl.String, "kind": pl.String, "value": pl.String, "evidence": pl.String})
+)
+
+EXAM_LABELS = pl.Schema(
+    [
+        ("exam_id", pl.String),
+        ("label_set", pl.String),
+        ("finding", pl.String),
+        ("value", pl.String),
+        ("p_present", pl.Float64),
+        ("conflict", pl.Boolean),
+        ("n_votes", pl.Int32),
+        ("method", pl.String),
+        ("review_state", pl.String),
+        ("evidence", VOTE_EVIDENCE),
+        ("rules_hash", pl.String),
+        ("model_version", pl.String),
+        ("run_id", pl.String),
+    ]
+)
+"""The labels table of a workspace: one row an exam and label of each label set that fits the exam.
+
+``p_present``: calibrated where exams were reviewed; null for labels that are no status (size, side). ``conflict``:
+functions contradict each other. ``method``: precedence, label_model or reader. ``review_state``: unreviewed, reviewed
+or adjudicated.
+"""
+
+READINGS = pl.Schema(
+    [
+        ("exam_id", pl.String),
+        ("label_set", pl.String),
+        ("finding", pl.String),
+        ("reader", pl.String),
+        ("value", pl.String),
+        ("spans", pl.List(pl.Struct({"start": pl.Int32, "end": pl.Int32}))),
+        ("origin", pl.String),
+        ("read_at", pl.Datetime("us")),
+        ("annotation_id", pl.String),
+        ("sha256", pl.String),
+    ]
+)
+"""What radiologists said, append-only. ``origin``: confirmed, changed or added."""
+
+QUARANTINE = pl.Schema(
+    [
+        ("stage", pl.String),
+        ("kind", pl.String),
+        ("path", pl.String),
+        ("row", pl.Int32),
+        ("reason", pl.String),
+        ("remedy", pl.String),
+    ]
+)
+"""What could not be used, and why: never what it says. ``path``: of the file in the archive, without patient ids."""
+
+ATTRITION = pl.Schema(
+    {"stage": pl.String, "table": pl.String, "outcome": pl.String, "reason": pl.String, "rows": pl.Int64}
+)
+"""What became of the rows of each stage. ``outcome``: in, out, excluded or quarantined; in = the sum of the others."""
+
+PROGRESS = pl.Schema([("stage", pl.String), ("signature", pl.String)])
+"""Of a part: what the last finished stage was made of; equal signatures need no new work."""
+
+EXAM_MENTIONS = pl.Schema([*MENTIONS.items(), ("region", pl.String())])
+"""The mentions table of a workspace: `MENTIONS`, and the region as whose report it was read (its default site)."""
+
+CHOICES = pl.Schema(
+    [
+        ("label_set", pl.String),
+        ("finding", pl.String),
+        ("method", pl.String),
+        ("n_reviewed", pl.Int64),
+        ("n_present", pl.Int64),
+        ("f1_a", pl.Float64),
+        ("f1_b", pl.Float64),
+        ("brier_a", pl.Float64),
+        ("brier_b", pl.Float64),
+        ("ece_a", pl.Float64),
+        ("ece_b", pl.Float64),
+        ("calibration", pl.String),
+        ("prevalence", pl.Float64),
+        ("n_functions", pl.Int64),
+        ("groups", pl.List(pl.List(pl.String))),
+    ]
+)
+"""How each label is judged, and why; see `reportlabel.aggregate.combine`."""
+
+ANALYSIS = pl.Schema(
+    {
+        "label_set": pl.String,
+        "finding": pl.String,
+        "function_id": pl.String,
+        "kind": pl.String,
+        "group": pl.String,
+        "one_way": pl.Boolean,
+        "n_votes": pl.Int64,
+        "n_present": pl.Int64,
+        "n_uncertain": pl.Int64,
+        "n_absent": pl.Int64,
+        "coverage": pl.Float64,
+        "overlap": pl.Float64,
+        "conflict": pl.Float64,
+        "n_reviewed": pl.Int64,
+        "empirical_accuracy": pl.Float64,
+        "estimated_accuracy": pl.Float64,
+    }
+)
+"""What each labelling function does for each label; see `reportlabel.aggregate.analyse`."""
+
+WORKSPACE: dict[str, pl.Schema] = {
+    "exams": EXAMS,
+    "reports": REPORTS,
+    "records": RECORDS,
+    "links": LINKS,
+    "mentions": EXAM_MENTIONS,
+    "votes": EXAM_VOTES,
+    "labels": EXAM_LABELS,
+    "choices": CHOICES,
+    "analysis": ANALYSIS,
+    "readings": READINGS,
+    "quarantine": QUARANTINE,
+    "attrition": ATTRITION,
+    "progress": PROGRESS,
+}
+"""The tables of a workspace."""

@@ -2,13 +2,19 @@
 
 Every write is one commit: a run that is killed leaves whole tables, and an earlier state can be read again by its
 version. What is deleted is gone from the newest version at once, and from the disk after `Workspace.vacuum`.
+
+Tables are cut into parts by patient, so that a stage works on one part after the other and memory does not grow with
+the archive. A part is replaced as a whole: a stage that is run again gives the same table. What a finished run left is
+a *snapshot*: a number, and the version of every table. Readers see the last snapshot, never half a run.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 from deltalake import DeltaTable, write_deltalake
@@ -18,21 +24,32 @@ from reportlabel.errors import ConfigError, InputError
 
 _MARKER = "workspace.json"
 _FORMAT = 1
+_PART = "part"
+_SNAPSHOTS = "snapshots"
+_SNAPSHOT_SCHEMA = pl.Schema(
+    [("snapshot", pl.Int32), ("made_at", pl.Datetime("us")), ("run_id", pl.String), ("versions", pl.String)]
+)
+PARTS = 16
+"""Parts of a new workspace: about 12,000 exams each in an archive of 200,000."""
 
 
 class Workspace:
     """The tables of one study.
 
-    ``schemas``: table -> its columns; nothing else is written or read.
+    ``schemas``: table -> its columns; nothing else is written or read. ``parts``: how many parts the tables of
+    patients have.
     """
 
-    def __init__(self, folder: Path, schemas: Mapping[str, pl.Schema]) -> None:
+    def __init__(self, folder: Path, schemas: Mapping[str, pl.Schema], parts: int = PARTS) -> None:
         self.folder = folder
+        self.parts = parts
         self._schemas = schemas
 
     @classmethod
-    def open(cls, folder: Path, schemas: Mapping[str, pl.Schema], *, create: bool = False) -> Workspace:
-        """Open a workspace, or make one.
+    def open(
+        cls, folder: Path, schemas: Mapping[str, pl.Schema], *, create: bool = False, parts: int = PARTS
+    ) -> Workspace:
+        """Open a workspace, or make one of so many parts.
 
         Raises:
             ConfigError: the folder is none, holds something else, was made by a newer version, or cannot be made.
@@ -47,12 +64,16 @@ class Workspace:
                 raise ConfigError(f"{folder} holds something that is no workspace; give a new or empty folder")
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                marker.write_text(json.dumps({"format": _FORMAT}) + "\n", encoding="utf-8")
+                _write_marker(marker, parts)
             except OSError as error:
                 raise ConfigError(f"cannot make the workspace {folder}: {error.strerror}") from error
-        if json.loads(marker.read_text(encoding="utf-8")).get("format") != _FORMAT:
+        try:
+            made = json.loads(marker.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{marker} cannot be read; make a new workspace") from error
+        if not isinstance(made, dict) or made.get("format") != _FORMAT:
             raise ConfigError(f"{folder} was made by another version of reportlabel; make a new workspace")
-        return cls(folder, schemas)
+        return cls(folder, schemas, int(made.get("parts", PARTS)))
 
     def exists(self, name: str) -> bool:
         """Whether a table was ever written."""
@@ -62,20 +83,105 @@ class Workspace:
         """The newest version of a table; -1 before the first write."""
         return int(DeltaTable(self._path(name)).version()) if self.exists(name) else -1
 
-    def read(self, name: str, *, version: int | None = None) -> pl.DataFrame:
+    def read(
+        self,
+        name: str,
+        *,
+        version: int | None = None,
+        part: int | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
         """A table as it is now, or as it was; without a write it is empty.
+
+        Args:
+            version: of this table (see `versions`); None: the newest.
+            part: only the patients of this part.
+            columns: only these.
 
         Raises:
             InputError: there is no such version any more.
         """
         schema = self._schemas[name]
-        if not self.exists(name):
-            return pl.DataFrame(schema=schema)
+        names = schema.names() if columns is None else list(columns)
+        wanted = pl.Schema([(one, schema[one]) for one in names])
+        if version == -1 or not self.exists(name):
+            return pl.DataFrame(schema=wanted)
         try:
             table = DeltaTable(self._path(name), version=version)
-            return pl.DataFrame(pl.from_arrow(table.to_pyarrow_table())).select(schema.names()).cast(schema)
+            only = None if part is None else [(_PART, "=", part)]
+            rows = pl.DataFrame(pl.from_arrow(table.to_pyarrow_table(filters=only, columns=names)))
+            return rows.select(names).cast(wanted)
         except (DeltaError, FileNotFoundError) as error:
-            raise InputError(f"table {name} has no version {version} in {self.folder}") from error
+            raise InputError(
+                f"table {name} has no version {version} in {self.folder}: it was removed when patients were removed"
+            ) from error
+
+    def scan(self, name: str, *, version: int | None = None) -> pl.LazyFrame:
+        """A table, of which only what is asked for is read; as `read`.
+
+        Raises:
+            InputError: there is no such version any more.
+        """
+        schema = self._schemas[name]
+        if version == -1 or not self.exists(name):
+            return pl.LazyFrame(schema=schema)
+        try:
+            return pl.scan_delta(str(self._path(name)), version=version).select(
+                pl.col(one).cast(kind) for one, kind in schema.items()
+            )
+        except (DeltaError, FileNotFoundError) as error:
+            raise InputError(
+                f"table {name} has no version {version} in {self.folder}: it was removed when patients were removed"
+            ) from error
+
+    def replace_part(self, name: str, part: int, rows: pl.DataFrame) -> None:
+        """Write the patients of one part anew, in one commit."""
+        if not 0 <= part < self.parts:
+            raise ValueError(f"part {part} is none of 0 to {self.parts - 1}")
+        table = self._checked(name, rows).with_columns(pl.lit(part, dtype=pl.Int32).alias(_PART))
+        first = not self.exists(name)
+        write_deltalake(
+            self._path(name),
+            table.to_arrow(compat_level=pl.CompatLevel.oldest()),
+            mode="overwrite",
+            predicate=None if first else f"{_PART} = {part}",
+            partition_by=[_PART],
+            configuration=_NO_STATISTICS if first else None,
+        )
+
+    def take_snapshot(self, run_id: str, made_at: datetime) -> int:
+        """Remember the versions of all tables as what a finished run left; returns the number of the snapshot."""
+        versions = {name: self.version(name) for name in sorted(self._schemas)}
+        number = len(self.snapshots())
+        row = pl.DataFrame([(number, made_at, run_id, json.dumps(versions))], schema=_SNAPSHOT_SCHEMA, orient="row")
+        write_deltalake(
+            self._path(_SNAPSHOTS),
+            row.to_arrow(compat_level=pl.CompatLevel.oldest()),
+            mode="append",
+            configuration=None if DeltaTable.is_deltatable(str(self._path(_SNAPSHOTS))) else _NO_STATISTICS,
+        )
+        return number
+
+    def snapshots(self) -> pl.DataFrame:
+        """Columns snapshot, made_at, run_id, versions (JSON), oldest first."""
+        if not DeltaTable.is_deltatable(str(self._path(_SNAPSHOTS))):
+            return pl.DataFrame(schema=_SNAPSHOT_SCHEMA)
+        rows = pl.DataFrame(pl.from_arrow(DeltaTable(self._path(_SNAPSHOTS)).to_pyarrow_table()))
+        return rows.select(_SNAPSHOT_SCHEMA.names()).cast(_SNAPSHOT_SCHEMA).sort("snapshot")
+
+    def versions(self, snapshot: int | None = None) -> Mapping[str, int]:
+        """The version of each table at a snapshot; None: the last one.
+
+        Raises:
+            InputError: no run has finished yet, or there is no such snapshot.
+        """
+        known = self.snapshots()
+        if known.is_empty():
+            raise InputError(f"{self.folder} has no finished run; run `reportlabel run` first")
+        rows = known.tail(1) if snapshot is None else known.filter(pl.col("snapshot") == snapshot)
+        if rows.is_empty():
+            raise InputError(f"{self.folder} has no version {snapshot}; there are 0 to {known.height - 1}")
+        return {str(name): int(version) for name, version in json.loads(rows["versions"][0]).items()}
 
     def replace(self, name: str, rows: pl.DataFrame) -> None:
         """Write the whole table anew, in one commit."""
@@ -95,11 +201,21 @@ class Workspace:
 
     def remove(self, name: str, column: str, values: Sequence[str]) -> int:
         """Delete the rows with one of these values; returns how many there were."""
-        rows = self.read(name)
-        kept = rows.filter(~pl.col(column).is_in(list(values)).fill_null(False))
-        if kept.height < rows.height:
-            self.replace(name, kept)
-        return rows.height - kept.height
+        gone = pl.col(column).is_in(list(values)).fill_null(False)
+        if not self._has_parts(name):
+            rows = self.read(name)
+            kept = rows.filter(~gone)
+            if kept.height < rows.height:
+                self.replace(name, kept)
+            return rows.height - kept.height
+        removed = 0
+        for part in range(self.parts):
+            rows = self.read(name, part=part)
+            kept = rows.filter(~gone)
+            if kept.height < rows.height:
+                self.replace_part(name, part, kept)
+            removed += rows.height - kept.height
+        return removed
 
     def vacuum(self) -> list[str]:
         """Remove from the disk all that no newest version holds; earlier versions can no longer be read."""
@@ -113,16 +229,29 @@ class Workspace:
     def _path(self, name: str) -> Path:
         return self.folder / name
 
+    def _has_parts(self, name: str) -> bool:
+        return self.exists(name) and DeltaTable(self._path(name)).metadata().partition_columns == [_PART]
+
     def _checked(self, name: str, rows: pl.DataFrame) -> pl.DataFrame:
         schema = self._schemas[name]
         if rows.schema != schema:
             raise ValueError(f"table {name}: columns {rows.schema} are not {schema}")
         return rows
 
-    def _write(self, name: str, rows: pl.DataFrame, *, mode: str) -> None:
-        table = self._checked(name, rows).to_arrow(compat_level=pl.CompatLevel.oldest())
-        # the log outlives the data: it must not hold the least and greatest values of rows that were removed
-        no_statistics = {"delta.dataSkippingNumIndexedCols": "0"}
+    def _write(self, name: str, rows: pl.DataFrame, *, mode: Literal["overwrite", "append"]) -> None:
         write_deltalake(
-            self._path(name), table, mode="overwrite" if mode == "overwrite" else "append", configuration=no_statistics
+            self._path(name),
+            self._checked(name, rows).to_arrow(compat_level=pl.CompatLevel.oldest()),
+            mode=mode,
+            configuration=_NO_STATISTICS,
         )
+
+
+# the log outlives the data: it must not hold the least and greatest values of rows that were removed
+_NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
+
+
+def _write_marker(marker: Path, parts: int) -> None:
+    beside = marker.with_name(marker.name + ".new")
+    beside.write_text(json.dumps({"format": _FORMAT, "parts": parts}) + "\n", encoding="utf-8")
+    beside.replace(marker)

@@ -6,7 +6,7 @@ Platt's sigmoid (Platt, Advances in Large Margin Classifiers 1999) where few exa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -24,21 +24,30 @@ class Calibration:
     """A monotone map from probability to probability.
 
     ``method``: none (too little was reviewed), platt or isotonic. ``x``, ``y``: for isotonic the corners of the curve;
-    for platt ``y`` holds slope and intercept on the log-odds.
+    for platt ``y`` holds slope and intercept on the log-odds. ``lowest``, ``highest``: between these probabilities
+    something was reviewed. Beyond them the map makes nothing less sure than it was: if only the doubtful exams were
+    reviewed, the clear ones must not become doubtful by it.
     """
 
     method: Literal["none", "platt", "isotonic"]
     x: Floats
     y: Floats
+    lowest: float = 0.0
+    highest: float = 1.0
 
     def apply(self, probability: Floats) -> Floats:
         """Calibrated probabilities, same shape."""
+        probability = np.asarray(probability, dtype=np.float64)
         if self.method == "none":
-            return np.asarray(probability, dtype=np.float64)
+            return probability
         if self.method == "isotonic":
-            return np.asarray(np.interp(probability, self.x, self.y), dtype=np.float64)
-        slope, intercept = self.y
-        return _sigmoid(slope * _log_odds(probability) + intercept)
+            mapped = np.asarray(np.interp(probability, self.x, self.y), dtype=np.float64)
+        else:
+            slope, intercept = self.y
+            mapped = _sigmoid(slope * _log_odds(probability) + intercept)
+        clipped = _clipped(probability)
+        mapped = np.where(clipped < self.lowest, np.minimum(mapped, probability), mapped)
+        return np.asarray(np.where(clipped > self.highest, np.maximum(mapped, probability), mapped))
 
 
 def calibrate(probability: Floats, truth: Integers, *, many: int = _MANY, few: int = 20) -> Calibration:
@@ -60,9 +69,9 @@ def calibrate(probability: Floats, truth: Integers, *, many: int = _MANY, few: i
     empty = np.zeros(0)
     if min(int(truth.sum()), int((1 - truth).sum())) < few:
         return Calibration("none", empty, empty)
-    if len(truth) >= many:
-        return _isotonic(probability, truth)
-    return _platt(probability, truth)
+    learned = _isotonic(probability, truth) if len(truth) >= many else _platt(probability, truth)
+    seen = _clipped(probability)
+    return replace(learned, lowest=float(seen.min()), highest=float(seen.max()))
 
 
 def _isotonic(probability: Floats, truth: Integers) -> Calibration:
@@ -109,8 +118,12 @@ def _loss(score: Floats, target: Floats) -> float:
 
 
 def _log_odds(probability: Floats) -> Floats:
-    clipped = np.clip(probability, _TINY, 1 - _TINY)
+    clipped = _clipped(probability)
     return np.asarray(np.log(clipped / (1 - clipped)))
+
+
+def _clipped(probability: Floats) -> Floats:
+    return np.clip(probability, _TINY, 1 - _TINY)
 
 
 def _sigmoid(score: Floats) -> Floats:

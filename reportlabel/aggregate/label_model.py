@@ -8,6 +8,7 @@ are estimated together by expectation maximisation. Added here, because labellin
 - one-way functions: a rule that can only say "present" says something by its silence too, so its silence is an outcome.
 - Dirichlet priors on the confusion tables, by kind of function; a Beta prior on the prevalence.
 - gold anchors: exams that a radiologist reviewed have their truth fixed.
+- strata: kinds of exam among which the finding is differently common share the confusion tables, not the prevalence.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class Fitted:
     Attributes:
         p_present: (exams,) probability that the finding is present.
         prevalence: share of exams with the finding.
+        prevalences: (strata,) the same within each stratum.
         confusion: (functions, 2, outcomes + 1): probability of each outcome (silence last) given absent and present.
         groups: (functions,) number of the group of each function.
         log_likelihood: of the votes, tempered, with the priors.
@@ -88,6 +90,7 @@ class Fitted:
 
     p_present: Floats
     prevalence: float
+    prevalences: Floats
     confusion: Floats
     groups: Integers
     log_likelihood: float
@@ -100,6 +103,9 @@ def fit(
     *,
     prior: Prior = DEFAULT_PRIOR,
     gold: Integers | None = None,
+    counts: Floats | None = None,
+    strata: Integers | None = None,
+    prevalences: Sequence[tuple[float, float]] | None = None,
     find_groups: bool = True,
     max_iterations: int = 200,
     tolerance: float = 1e-7,
@@ -109,24 +115,61 @@ def fit(
     Args:
         votes: (exams, functions), an index into OUTCOMES or SILENT.
         gold: (exams,) ABSENT or PRESENT where the exam was reviewed, else SILENT.
+        counts: (exams,) how many exams each row stands for; default one.
+        strata: (exams,) number of the stratum of each exam, from 0; default one stratum.
+        prevalences: pseudo-counts of absent and present exams by stratum; default those of the prior for each.
         find_groups: also look for functions that agree more than the truth explains.
 
     Raises:
-        ValueError: shapes do not match or a vote is no outcome.
+        ValueError: shapes do not match, a vote is no outcome, or a stratum has no pseudo-counts.
     """
     votes, known = _checked(votes, functions, gold)
+    weights, strata = _checked_rows(len(votes), counts, strata)
+    beta = _beta(prior, prevalences, strata)
     # exams with the same votes have the same posterior: work on the distinct patterns
-    patterns, which, counts = _patterns(votes, known)
-    rows, anchors = patterns[:, :-1], patterns[:, -1]
+    patterns, which = np.unique(np.column_stack([votes, known, strata]), axis=0, return_inverse=True)
+    which = which.reshape(-1)
+    distinct = _Distinct(
+        rows=patterns[:, :-2],
+        anchors=patterns[:, -2],
+        strata=patterns[:, -1],
+        counts=np.bincount(which, weights=weights, minlength=len(patterns)).astype(np.float64),
+        beta=beta,
+    )
     groups = _given_groups(functions)
     if find_groups and len(functions) > 1:
-        groups = _merge(groups, _near_copies(rows, counts))
-    fitted = _maximise(rows, anchors, counts, functions, groups, prior, max_iterations, tolerance)
+        groups = _merge(groups, _near_copies(distinct.rows, distinct.counts))
+    fitted = _maximise(distinct, functions, groups, prior, max_iterations, tolerance)
     if find_groups and len(functions) >= _IDENTIFIABLE:
-        merged = _merge(groups, _dependent(rows, counts, functions, groups, anchors, prior))
+        merged = _merge(groups, _dependent(distinct, functions, groups, prior))
         if not np.array_equal(merged, groups):
-            fitted = _maximise(rows, anchors, counts, functions, merged, prior, max_iterations, tolerance)
+            fitted = _maximise(distinct, functions, merged, prior, max_iterations, tolerance)
     return replace(fitted, p_present=fitted.p_present[which])
+
+
+def predict(
+    fitted: Fitted, votes: Integers, functions: Sequence[Function], *, strata: Integers | None = None
+) -> Floats:
+    """Probability that the finding is present, from the votes alone: what a reviewer said of an exam is not used.
+
+    Args:
+        fitted: learned by `fit` from these functions.
+        votes: (exams, functions), an index into OUTCOMES or SILENT; strata: (exams,) as in `fit`.
+
+    Returns:
+        (exams,) probabilities.
+
+    Raises:
+        ValueError: shapes do not match, a vote is no outcome, or a stratum is not one that the model knows.
+    """
+    votes, known = _checked(votes, functions, None)
+    _, strata = _checked_rows(len(votes), None, strata)
+    if len(strata) and strata.max() >= len(fitted.prevalences):
+        raise ValueError(f"stratum {strata.max()} was not there when the model was fitted")
+    voices = _one_hot(votes, _tempered(_heard(votes, functions), fitted.groups))
+    share = np.column_stack([1 - fitted.prevalences, fitted.prevalences])
+    posterior, _ = _expect(voices, fitted.confusion, share[strata], known)
+    return np.asarray(posterior[:, PRESENT])
 
 
 def _checked(votes: Integers, functions: Sequence[Function], gold: Integers | None) -> tuple[Integers, Integers]:
@@ -141,19 +184,42 @@ def _checked(votes: Integers, functions: Sequence[Function], gold: Integers | No
     return votes, known
 
 
-def _patterns(votes: Integers, known: Integers) -> tuple[Integers, Integers, Floats]:
-    both = np.column_stack([votes, known])
-    patterns, which, counts = np.unique(both, axis=0, return_inverse=True, return_counts=True)
-    return patterns, which.reshape(-1), counts.astype(np.float64)
+def _checked_rows(rows: int, counts: Floats | None, strata: Integers | None) -> tuple[Floats, Integers]:
+    weights = np.ones(rows) if counts is None else np.asarray(counts, dtype=np.float64)
+    places = np.zeros(rows, dtype=np.int64) if strata is None else np.asarray(strata, dtype=np.int64)
+    for name, array in (("counts", weights), ("strata", places)):
+        if array.shape != (rows,):
+            raise ValueError(f"{name} has shape {array.shape}; expected ({rows},)")
+        if array.size and array.min() < 0:
+            raise ValueError(f"{name} must not be negative")
+    return weights, places
+
+
+def _beta(prior: Prior, prevalences: Sequence[tuple[float, float]] | None, strata: Integers) -> Floats:
+    """(strata, 2): pseudo-counts of absent and present exams."""
+    number = int(strata.max()) + 1 if strata.size else 1
+    beta = np.asarray([prior.prevalence] * number if prevalences is None else prevalences, dtype=np.float64)
+    if beta.ndim != 2 or beta.shape[1] != 2 or len(beta) < number:
+        raise ValueError(f"prevalences has shape {beta.shape}; expected ({number}, 2)")
+    return beta
+
+
+@dataclass(frozen=True)
+class _Distinct:
+    """The distinct patterns of votes, gold and stratum, how many exams have them, and the prior of the prevalence."""
+
+    rows: Integers
+    anchors: Integers
+    strata: Integers
+    counts: Floats
+    beta: Floats
 
 
 # --- expectation maximisation -----------------------------------------------------------------------------------------
 
 
 def _maximise(
-    rows: Integers,
-    anchors: Integers,
-    counts: Floats,
+    data: _Distinct,
     functions: Sequence[Function],
     groups: Integers,
     prior: Prior,
@@ -161,33 +227,48 @@ def _maximise(
     tolerance: float,
 ) -> Fitted:
     outcomes = len(OUTCOMES) + 1
-    heard = _heard(rows, functions)
-    weights = _tempered(heard, groups)
+    number = len(functions)
+    heard = _heard(data.rows, functions)
+    said = _one_hot(data.rows, heard)
+    voices = _one_hot(data.rows, _tempered(heard, groups))
     pseudo = np.stack([_pseudo_counts(function, prior) for function in functions]) if functions else np.zeros((0, 2, 4))
     confusion = pseudo / pseudo.sum(axis=2, keepdims=True)
-    beta = np.asarray(prior.prevalence, dtype=np.float64)
-    share = beta / beta.sum()
-    index = np.where(rows == SILENT, outcomes - 1, rows)
-    posterior, likelihood = _expect(index, weights, confusion, share, anchors)
+    share = data.beta / data.beta.sum(axis=1, keepdims=True)
+    inside = np.equal(data.strata[None, :], np.arange(len(data.beta))[:, None]).astype(np.float64)
+    posterior, likelihood = _expect(voices, confusion, share[data.strata], data.anchors)
     before = -np.inf
     iterations = 0
     while iterations < max_iterations:
         iterations += 1
-        weighed = posterior * counts[:, None]
-        share = weighed.sum(axis=0) + beta
-        share = share / share.sum()
-        table = pseudo.copy()
-        for outcome in range(outcomes):
-            said = (index == outcome) & heard
-            table[:, :, outcome] += said.T.astype(np.float64) @ weighed
+        weighed = posterior * data.counts[:, None]
+        share = inside @ weighed + data.beta
+        share = share / share.sum(axis=1, keepdims=True)
+        table = pseudo + (said.T @ weighed).reshape(number, outcomes, 2).transpose(0, 2, 1)
         confusion = table / table.sum(axis=2, keepdims=True)
-        posterior, likelihood = _expect(index, weights, confusion, share, anchors)
-        total = float(likelihood @ counts + (pseudo * np.log(confusion + _TINY)).sum() + beta @ np.log(share + _TINY))
+        posterior, likelihood = _expect(voices, confusion, share[data.strata], data.anchors)
+        total = float(
+            likelihood @ data.counts
+            + (pseudo * np.log(confusion + _TINY)).sum()
+            + (data.beta * np.log(share + _TINY)).sum()
+        )
         if abs(total - before) <= tolerance * (abs(total) + 1):
             before = total
             break
         before = total
-    return Fitted(posterior[:, PRESENT], float(share[PRESENT]), confusion, groups, before, iterations)
+    exams = inside @ data.counts
+    each = exams + data.beta.sum(axis=1)
+    overall = float(share[:, PRESENT] @ each / each.sum())
+    return Fitted(posterior[:, PRESENT], overall, share[:, PRESENT], confusion, groups, before, iterations)
+
+
+def _one_hot(rows: Integers, weights: npt.NDArray[np.bool_] | Floats) -> Floats:
+    """(exams, functions times outcomes): the weight of the vote in the column of its outcome (silence last)."""
+    outcomes = len(OUTCOMES) + 1
+    exams, functions = rows.shape
+    table = np.zeros((exams, functions * outcomes))
+    columns = np.where(rows == SILENT, outcomes - 1, rows) + np.arange(functions) * outcomes
+    np.put_along_axis(table, columns, np.asarray(weights, dtype=np.float64), axis=1)
+    return table
 
 
 def _heard(rows: Integers, functions: Sequence[Function]) -> npt.NDArray[np.bool_]:
@@ -213,13 +294,10 @@ def _pseudo_counts(function: Function, prior: Prior) -> Floats:
     return np.asarray(table + _TINY)
 
 
-def _expect(
-    index: Integers, weights: Floats, confusion: Floats, share: Floats, anchors: Integers
-) -> tuple[Floats, Floats]:
-    logs = np.log(confusion + _TINY)
-    scores = np.tile(np.log(share + _TINY), (len(index), 1))
-    for function in range(index.shape[1]):
-        scores += logs[function][:, index[:, function]].T * weights[:, function, None]
+def _expect(voices: Floats, confusion: Floats, share: Floats, anchors: Integers) -> tuple[Floats, Floats]:
+    """Posterior (exams, 2) and log-likelihood (exams,); ``share``: (exams, 2), prevalence in each exam's stratum."""
+    logs = np.log(confusion + _TINY).transpose(0, 2, 1).reshape(-1, 2)
+    scores = np.log(share + _TINY) + voices @ logs
     reviewed = anchors != SILENT
     scores[reviewed, 1 - anchors[reviewed]] = -np.inf
     highest = scores.max(axis=1, keepdims=True)
@@ -255,25 +333,18 @@ def _near_copies(rows: Integers, counts: Floats) -> list[tuple[int, int]]:
     return found
 
 
-def _dependent(
-    rows: Integers,
-    counts: Floats,
-    functions: Sequence[Function],
-    groups: Integers,
-    anchors: Integers,
-    prior: Prior,
-) -> list[tuple[int, int]]:
+def _dependent(data: _Distinct, functions: Sequence[Function], groups: Integers, prior: Prior) -> list[tuple[int, int]]:
     """Pairs that agree much more often than they would if the truth were all that they have in common.
 
     What each would say alone is learned without the other, and the truth is judged by all the others, so that a pair
     cannot vouch for itself.
     """
     number = len(functions)
+    rows, counts = data.rows, data.counts
     alone = []
     for left in range(number):
-        rest, own = np.delete(rows, left, 1), np.delete(groups, left)
-        alone.append(_maximise(rest, anchors, counts, _without(functions, left), own, prior, 60, 1e-5))
-    index = np.where(rows == SILENT, len(OUTCOMES), rows)
+        rest, own = replace(data, rows=np.delete(rows, left, 1)), np.delete(groups, left)
+        alone.append(_maximise(rest, _without(functions, left), own, prior, 60, 1e-5))
     found = []
     for first in range(number):
         for second in range(first + 1, number):
@@ -283,10 +354,11 @@ def _dependent(
             says_first = _spoken(alone[second].confusion[first])
             says_second = _spoken(alone[first].confusion[second - 1])
             others = [other for other in range(number) if other not in (first, second)]
-            weights = _tempered(_heard(rows[np.ix_(both, others)], [functions[one] for one in others]), groups[others])
+            seen = rows[np.ix_(both, others)]
+            voices = _one_hot(seen, _tempered(_heard(seen, [functions[one] for one in others]), groups[others]))
             tables = np.delete(alone[first].confusion, second - 1, 0)
-            share = np.array([1 - alone[first].prevalence, alone[first].prevalence])
-            truth, _ = _expect(index[np.ix_(both, others)], weights, tables, share, anchors[both])
+            share = np.column_stack([1 - alone[first].prevalences, alone[first].prevalences])[data.strata[both]]
+            truth, _ = _expect(voices, tables, share, data.anchors[both])
             weighed = counts[both]
             expected = float(weighed @ (truth @ (says_first * says_second).sum(axis=1)))
             observed = float(weighed @ (rows[both, first] == rows[both, second]))

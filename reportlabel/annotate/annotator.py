@@ -25,7 +25,7 @@ from reportlabel.schema import MENTIONS
 __all__ = ["Annotator", "Row"]
 
 _DIGIT = re.compile(r"\d")
-_CACHE_SIZE = 200_000
+_CACHE_SIZE = 100_000
 _PARTS = pl.Schema({name: MENTIONS[name] for name in Part._fields})
 
 

@@ -79,9 +79,9 @@ def narrow(text: str) -> str:
     """A name or a word with letters, digits and signs in half width and kana in full width (NFKC), stripped.
 
     Systems and masters differ in the width they write, so readers give every short name this way. Texts stay as they
-    are.
+    are. The wave dash is a tilde: cp932 has one sign for both.
     """
-    return text.strip() if text.isascii() else unicodedata.normalize("NFKC", text).strip()
+    return text.strip() if text.isascii() else unicodedata.normalize("NFKC", text).replace("\u301c", "~").strip()
 
 
 def _plain(text: str) -> str:

@@ -6,7 +6,7 @@ times, because many records have a date only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ import polars as pl
 from reportlabel.schema import LINKS
 
 Choice = Literal["all", "nearest"]
+Unended = Literal["lasts", "ends"]
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,15 @@ class Window:
     """Which records of a kind belong to an exam.
 
     Attributes:
-        before, after: days; None: without end.
-        choice: all records of the window, or of every code the nearest one (of two as near the one before the exam).
-        overlap: for records that last (diagnoses, drugs): their time, not their start, meets the window. A record
-            without an end lasts.
+        rule_id: what the rows of the links table carry.
+        before, after: days; None: without end. A negative number moves the edge over the exam: ``after=-1`` ends the
+            day before it.
+        choice: all records of the window, or of every code (without a code: of every name) the nearest one, of two as
+            near the one before the exam.
+        overlap: for records that last (diagnoses, drugs): their time, not their start, meets the window.
+        unended: what a record without an end does in a window with ``overlap``: it lasts, or it ends as it starts.
+        codes, names: only records whose code begins with one of the codes, or whose name holds one of the names.
+            Blanks and dots of codes, and case, width and blanks of names do not count. Both empty: all records.
     """
 
     rule_id: str
@@ -34,6 +40,9 @@ class Window:
     after: int | None
     choice: Choice = "all"
     overlap: bool = False
+    unended: Unended = "lasts"
+    codes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def link_records(
@@ -50,7 +59,9 @@ def link_records(
         The links table, sorted by exam, rule, distance, record.
     """
     dated = exams.select("exam_id", "patient_id", exam_day=pl.col("started_at").dt.date())
-    found = [_in_window(dated, records.filter(pl.col("kind") == window.kind), window) for window in windows]
+    found = [
+        _in_window(dated, records.filter(pl.col("kind") == window.kind, _meant(window)), window) for window in windows
+    ]
     links = pl.concat([_EMPTY, *found]).join(
         signed.select("exam_id", "signed_at"), on="exam_id", how="left", maintain_order="left"
     )
@@ -82,7 +93,7 @@ def _in_window(exams: pl.DataFrame, records: pl.DataFrame, window: Window) -> pl
             records.select(
                 "patient_id",
                 "record_id",
-                "code",
+                what=pl.coalesce("code", "name"),
                 day=pl.col("start_at").dt.date(),
                 until=pl.col("end_at").dt.date(),
                 known_at=known,
@@ -95,8 +106,8 @@ def _in_window(exams: pl.DataFrame, records: pl.DataFrame, window: Window) -> pl
         .filter(_meets(window))
     )
     if window.choice == "nearest":
-        candidates = candidates.sort("exam_id", "code", pl.col("delta_days").abs(), "delta_days", "record_id").unique(
-            ["exam_id", "code"], keep="first", maintain_order=True
+        candidates = candidates.sort("exam_id", "what", pl.col("delta_days").abs(), "delta_days", "record_id").unique(
+            ["exam_id", "what"], keep="first", maintain_order=True
         )
     return candidates.select(
         "exam_id",
@@ -120,7 +131,36 @@ def _meets(window: Window) -> pl.Expr:
     if not window.overlap:
         return inside & (delta >= -window.before)
     ended = (pl.col("until") - pl.col("exam_day")).dt.total_days()
+    if window.unended == "ends":
+        return inside & (pl.coalesce(ended, delta) >= -window.before)
     return inside & (ended.is_null() | (ended >= -window.before))
+
+
+def _meant(window: Window) -> pl.Expr:
+    if not window.codes and not window.names:
+        return pl.lit(True)
+    code, name = plain_code(pl.col("code")), plain_name(pl.col("name"))
+    meant = [
+        *(code.str.starts_with(start) for start in _plain(window.codes, plain_code)),
+        *([name.str.contains_any(_plain(window.names, plain_name))] if window.names else []),
+    ]
+    return pl.any_horizontal(meant).fill_null(False)
+
+
+def _plain(words: Sequence[str], plain: Callable[[pl.Expr], pl.Expr]) -> list[str]:
+    return (
+        pl.DataFrame({"word": list(words)}, schema={"word": pl.String}).select(plain(pl.col("word")))["word"].to_list()
+    )
+
+
+def plain_code(code: pl.Expr) -> pl.Expr:
+    """A code as codes are compared: upper case, without blanks and dots (``K514-2 3``: K514-23; ``c34.1``: C341)."""
+    return code.str.to_uppercase().str.replace_all(r"[\s.]", "")
+
+
+def plain_name(name: pl.Expr) -> pl.Expr:
+    """A name as names are compared: NFKC, small letters, without blanks."""
+    return name.str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\s", "")
 
 
 def _available() -> pl.Expr:

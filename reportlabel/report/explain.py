@@ -16,11 +16,10 @@ from reportlabel.aggregate.precedence import label_reports
 from reportlabel.annotate.annotator import Annotator
 from reportlabel.errors import ExitCode, InputError
 from reportlabel.ingest.report_table import read_reports
-from reportlabel.label import find_label_set
 from reportlabel.report.fold import fold
 from reportlabel.report.names import MARKS, STATUS_NAMES, STATUSES, TEMPORALITY_NAMES, Called, label_names, value_name
 from reportlabel.report.reading import Piece, ReadMention, cut, one_line, read_mentions
-from reportlabel.rulebook.load import Rulebook, load_rules
+from reportlabel.rulebook.load import Rulebook, find_label_set, load_rules
 from reportlabel.rulebook.models import LabelSet
 from reportlabel.vote.rules import label_of_finding
 

@@ -21,11 +21,12 @@ from reportlabel.annotate.annotator import Annotator
 from reportlabel.errors import ConfigError, ExitCode
 from reportlabel.export.atomic import AtomicText, ParquetSink, check_writable
 from reportlabel.ingest.report_table import read_reports
-from reportlabel.label import find_label_set
 from reportlabel.rulebook.check import check_rules
 from reportlabel.rulebook.diff import CHANGES, Diff, diff_batches
 from reportlabel.rulebook.examples import run_examples
-from reportlabel.rulebook.load import Rulebook, load_rules
+from reportlabel.rulebook.exams import load_exam_rules
+from reportlabel.rulebook.linked import load_linked
+from reportlabel.rulebook.load import Rulebook, find_label_set, load_rules
 
 SHOWN_CHANGES = 50
 """Changed labels printed; all of them are in the file."""
@@ -45,7 +46,12 @@ def run_check(rules_folder: Path | None, console: Console) -> int:
         _line(console, f"{_shown(problem.path)}:{problem.line}: {problem.code}: {problem.message}")
     counts = Counter(problem.code for problem in problems)
     told = ", ".join(f"{count} {code}" for code, count in counts.most_common()) or "no problems"
-    _line(console, f"{len(rules.files)} findings, {len(rules.label_sets)} label sets: {told}")
+    # what the other files of the folder hold is checked where it is read: an error names file, line and key
+    linked = load_linked(rules.folder)
+    if (rules.folder / "exams.yaml").is_file():
+        load_exam_rules(rules.folder)
+    records = f", {len(linked.rules)} rules for linked records" if linked.rules else ""
+    _line(console, f"{len(rules.files)} findings, {len(rules.label_sets)} label sets{records}: {told}")
     return int(ExitCode.USAGE if problems else ExitCode.DONE)
 
 

@@ -9,8 +9,7 @@ import polars as pl
 
 from reportlabel.annotate.annotator import Annotator
 from reportlabel.flow import label_batch
-from reportlabel.label import find_label_set
-from reportlabel.rulebook.load import Rulebook
+from reportlabel.rulebook.load import Rulebook, find_label_set
 
 _WORDS = pl.List(pl.String())
 CHANGES = pl.Schema(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -122,6 +123,19 @@ def load_rules(folder: Path | None = None) -> Rulebook:
         anatomy_document=anatomy_document,
         sha256=_sha256(folder, paths),
     )
+
+
+def find_label_set(rules: Rulebook, name: str) -> LabelSet:
+    """The label set of that name.
+
+    Raises:
+        ConfigError: there is none; suggests the nearest and lists all.
+    """
+    if name in rules.label_sets:
+        return rules.label_sets[name]
+    near = get_close_matches(name, rules.label_sets, n=1, cutoff=0.4)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    raise ConfigError(f"unknown label set '{name}'.{hint} There are: {', '.join(sorted(rules.label_sets))}")
 
 
 def _read(path: Path) -> Document:

@@ -386,7 +386,7 @@ class LabelEntry(Strict):
     denied_by: list[str] = []
     none_of_others: bool = False
     except_for: list[str] = []
-    uncertain_as: Literal["ones", "zeros", "ignore", "keep"] = "ignore"
+    uncertain_as: Literal["ones", "zeros", "ignore", "soft", "keep"] = "ignore"
 
 
 class ValueEntry(Strict):
@@ -397,6 +397,14 @@ class ValueEntry(Strict):
     value_of: str
 
 
+class ExamKind(Strict):
+    """Exams that a label set fits: all lists that are not empty must fit. Ids are those of ``exams.yaml``."""
+
+    modality_classes: list[str] = []
+    modalities: list[str] = []
+    regions: list[str] = []
+
+
 class LabelSet(Strict):
     """One file of ``label_sets/``."""
 
@@ -404,7 +412,7 @@ class LabelSet(Strict):
     name: Name
     source: str
     region: str
-    modality_classes: list[str] = []
+    exams: list[ExamKind] = []
     precedence: list[Status]
     findings: Annotated[list[LabelEntry], Field(min_length=1)]
     values: list[ValueEntry] = []

@@ -19,12 +19,14 @@ from reportlabel.errors import ConfigError, ExitCode
 from reportlabel.export.atomic import AtomicText, ParquetSink, commit_all
 from reportlabel.flow import label_batch
 from reportlabel.ingest.report_table import ReadCounts
-from reportlabel.label import find_label_set
 from reportlabel.report.explain import MARKED, coloured, legend, status_text
 from reportlabel.report.fold import fold
 from reportlabel.report.names import MARKS, STATUSES, label_names
 from reportlabel.report.page import PageSet, render_page
 from reportlabel.report.reading import ReadMention, read_mentions
+from reportlabel.report.run_summary import show_labels
+from reportlabel.rulebook.load import find_label_set
+from reportlabel.run import Done, Options, open_workspace, run
 from reportlabel.schema import LABELS, MENTIONS
 from reportlabel.synth.hospital import FORMATS, Hospital, make_hospital
 from reportlabel.vote.rules import supporting_mentions
@@ -41,7 +43,8 @@ def run_demo(out: Path, *, console: Console, seed: int = 0, patients: int = DEMO
     """Make a synthetic hospital in the folder ``out``, label its reports and print what came of it.
 
     Writes archive/ (the hospital, see `reportlabel.synth.hospital`), reports.parquet, labels.parquet (with label_set),
-    mentions.parquet and report.html; files of an earlier run are replaced. Returns the exit code DONE. Raises
+    mentions.parquet and report.html of the texts alone, and workspace/ of the whole archive; files of an earlier run
+    are replaced. Returns the exit code DONE. Raises
     ConfigError where the folder cannot be written.
     """
     _make_folder(out)
@@ -63,6 +66,9 @@ def run_demo(out: Path, *, console: Console, seed: int = 0, patients: int = DEMO
     _show_summary(sets, console)
     _show_evidence(sets, annotator, console)
     _show_agreement(sets, pl.read_parquet(out / "archive" / "gold" / "labels.parquet"), console)
+    with console.status("the whole flow: archive, linked records, label model …"):
+        done = run(out / "archive" / "archive.yaml", out / "workspace", Options(forget_gone=True))
+    _show_flow(done, out / "workspace", console)
     _show_files(out, reports, console)
     return int(ExitCode.DONE)
 
@@ -266,13 +272,41 @@ def _why(example: _Example) -> Text:
     )
 
 
+def _show_flow(done: Done, workspace: Path, console: Console) -> None:
+    """What the archive became with linked records: rows of each stage, and the labels table."""
+    console.print(Text("\nThe same hospital from its archive, with linked records", style="bold"))
+    rows = {(table, outcome): 0 for table in ("exams", "reports", "records") for outcome in ("in", "out")}
+    for stage, table, outcome, _, count in done.attrition.iter_rows():
+        if stage == "assemble" and (table, outcome) in rows:
+            rows[table, outcome] += count
+    told = ", ".join(
+        f"{rows[name, 'in']:,} rows → {rows[name, 'out']:,} {name}" for name in ("exams", "reports", "records")
+    )
+    console.print(
+        f"{done.read.files:,} files read: {told}; {done.quarantined} quarantined with reason", highlight=False
+    )
+    votes = open_workspace(workspace).read("votes", columns=["exam_id", "kind"]).filter(pl.col("kind") == "record")
+    console.print(
+        f"{votes.height:,} votes of linked records on {votes['exam_id'].n_unique():,} exams\n", highlight=False
+    )
+    show_labels(workspace, console)
+
+
 def _show_files(out: Path, reports: pl.DataFrame, console: Console) -> None:
     console.print()
     labelled = reports["report_id"].n_unique()
     console.print(f"[bold]{labelled}[/bold] synthetic reports labelled. Open in a browser:", highlight=False)
     console.print(Text(f"  {(out / 'report.html').resolve()}", style="bold underline"), soft_wrap=True)
     console.print(
-        Text(f"Tables: {out}/reports.parquet, labels.parquet, mentions.parquet; archive: {out}/archive", style="dim"),
+        Text(
+            f"Tables: {out}/reports.parquet, labels.parquet, mentions.parquet; archive: {out}/archive; "
+            f"workspace: {out}/workspace",
+            style="dim",
+        ),
+        soft_wrap=True,
+    )
+    console.print(
+        Text(f"For training: reportlabel export {out}/workspace --to parquet --out {out}/teacher", style="dim"),
         soft_wrap=True,
     )
     example = reports.filter(pl.col("label_set") == "lung_ct")["report_id"].head(1)

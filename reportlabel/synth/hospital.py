@@ -4,6 +4,7 @@ Patients are made in parts of a fixed number, each in any process, and the files
 parts: the same seed gives the same bytes whatever the number of workers, and memory does not grow with the hospital.
 
     OUT/hospital.json     what was made: seed, counts, shares of distinct texts
+    OUT/archive.yaml      the sources, for `reportlabel ingest`: all but FHIR, which has archive-fhir.yaml
     OUT/parquet/          patients, exams, reports, records, stays, refusals
     OUT/texts/            one file a label set: the last version of every report that it fits
     OUT/gold/             labels, mentions, states, records, identifiers, canaries, defects
@@ -200,8 +201,33 @@ def _make(hospital: Hospital, workers: int, each_part: Callable[[], None]) -> Ma
         "report_texts": _distinct(texts),
         "sentences": _distinct(sentences),
     }
+    _describe(hospital)
     (hospital.out / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return manifest
+
+
+_READERS = {"ssmix2": "ssmix2", "ris": "ris_csv", "dpc": "dpc", "dicom": "dicom", "fhir": "fhir"}
+
+
+def _describe(hospital: Hospital) -> None:
+    """Write archive.yaml for `reportlabel ingest`: what the departments hand over; archive-fhir.yaml: the same as FHIR.
+
+    With Parquet alone archive.yaml names that.
+    """
+    departments = [name for name in hospital.formats if name in _READERS and name != "fhir"]
+    written = {"archive.yaml": departments, "archive-fhir.yaml": ["fhir"] if "fhir" in hospital.formats else []}
+    for name, formats in written.items():
+        sources = [
+            f"  - {{path: {one}/{folder.name}, format: {_READERS[one]}, site: {folder.name}}}"
+            for one in formats
+            for folder in sorted((hospital.out / one).iterdir())
+            if folder.is_dir()
+        ]
+        if not sources and name == "archive.yaml" and "parquet" in hospital.formats:
+            sources = ["  - {path: parquet, format: parquet}"]
+        if sources:
+            lines = ["options: {patient_id_width: 8}", "sources:", *sources]
+            (hospital.out / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _distinct(hashes: Sequence[npt.NDArray[np.uint64]]) -> dict[str, float]:

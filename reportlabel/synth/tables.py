@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pyarrow as pa
@@ -38,9 +38,17 @@ _TYPES: Mapping[str, pa.DataType] = {
     "dict[str, str]": pa.string(),
 }
 
+
+@dataclass(frozen=True, slots=True)
+class ArchivedExam(Exam):
+    """An exam in the table of exams, which names its patient too."""
+
+    patient_id: str
+
+
 ARCHIVE: Mapping[str, type] = {
     "patients": Identity,
-    "exams": Exam,
+    "exams": ArchivedExam,
     "reports": Report,
     "records": Record,
     "stays": Stay,
@@ -58,9 +66,17 @@ GOLD: Mapping[str, type] = {
 }
 """What only a synthetic hospital knows."""
 
+_EXAM_COLUMNS = tuple(one.name for one in fields(Exam))
+
+
+def _archived(exam: Exam, patient_id: str) -> ArchivedExam:
+    return ArchivedExam(**{name: getattr(exam, name) for name in _EXAM_COLUMNS}, patient_id=patient_id)
+
+
 _ROWS: Mapping[type, Callable[[PatientFile], Sequence[Any]]] = {
     Identity: lambda file: [file.identity],
     Exam: lambda file: file.exams,
+    ArchivedExam: lambda file: [_archived(exam, file.identity.patient_id) for exam in file.exams],
     Report: lambda file: file.reports,
     Record: lambda file: file.records,
     Stay: lambda file: file.stays,

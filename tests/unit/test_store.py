@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -94,3 +95,42 @@ def test_a_killed_writer_leaves_a_whole_table(workspace: Workspace) -> None:
         child.stdout.close()
         found = workspace.read("labels")
         assert found.height == 20000 and found["value"].n_unique() == 1
+
+
+def test_a_part_is_replaced_as_a_whole(workspace: Workspace) -> None:
+    for part in range(3):
+        workspace.replace_part("labels", part, rows((f"exam {part}", "present")))
+    workspace.replace_part("labels", 1, rows(("x", "absent"), ("y", "absent")))
+    assert set(workspace.read("labels")["exam_id"]) == {"exam 0", "x", "y", "exam 2"}
+    assert workspace.read("labels", part=1, columns=["value"]).to_dict(as_series=False) == {
+        "value": ["absent", "absent"]
+    }
+    assert workspace.read("labels", version=2).height == 3
+    workspace.replace_part("labels", 1, rows())
+    assert workspace.read("labels", part=1).is_empty() and workspace.read("labels").height == 2
+    assert workspace.remove("labels", "exam_id", ["exam 2", "nobody"]) == 1
+    assert workspace.read("labels")["exam_id"].to_list() == ["exam 0"]
+    with pytest.raises(ValueError, match="part 99"):
+        workspace.replace_part("labels", 99, rows())
+
+
+def test_a_snapshot_names_the_versions_of_all_tables(workspace: Workspace) -> None:
+    with pytest.raises(InputError, match="no finished run"):
+        workspace.versions()
+    workspace.replace_part("labels", 0, rows(("a", "present")))
+    assert workspace.take_snapshot("first", datetime(2026, 1, 1)) == 0
+    workspace.replace_part("labels", 0, rows(("a", "absent")))
+    workspace.replace("notes", pl.DataFrame({"n": [1]}, schema=SCHEMAS["notes"]))
+    assert workspace.take_snapshot("second", datetime(2026, 1, 2)) == 1
+    then, now = workspace.versions(0), workspace.versions()
+    assert workspace.read("labels", version=then["labels"])["value"].to_list() == ["present"]
+    assert workspace.read("labels", version=now["labels"])["value"].to_list() == ["absent"]
+    assert workspace.read("notes", version=then["notes"]).is_empty()
+    assert workspace.snapshots()["run_id"].to_list() == ["first", "second"]
+    with pytest.raises(InputError, match="no version 7"):
+        workspace.versions(7)
+
+
+def test_a_workspace_keeps_its_number_of_parts(tmp_path: Path) -> None:
+    Workspace.open(tmp_path / "w", SCHEMAS, create=True, parts=3)
+    assert Workspace.open(tmp_path / "w", SCHEMAS, create=True, parts=9).parts == 3

@@ -50,6 +50,16 @@ def test_a_model_that_is_upside_down_only_tells_the_share() -> None:
     assert np.ptp(calibrate(1 - probability, truth).apply(probability)) == 0
 
 
+@pytest.mark.parametrize(("exams", "share"), [(400, 0.5), (2000, 0.7)])
+def test_the_clear_exams_stay_clear_when_only_doubtful_ones_were_reviewed(exams: int, share: float) -> None:
+    chance = np.random.default_rng(0)
+    doubtful = chance.uniform(0.4, 0.6, exams)
+    learned = calibrate(doubtful, (chance.random(exams) < share).astype(np.int64))
+    low, high = learned.apply(np.array([0.01, 0.99]))
+    assert low <= 0.01 and high >= 0.99
+    assert learned.apply(np.array([0.5]))[0] == pytest.approx(share, abs=0.15)
+
+
 def test_the_error_is_that_of_the_curve() -> None:
     probability, truth = overconfident(5000)
     was, said = calibration_curve(truth, probability, n_bins=10)

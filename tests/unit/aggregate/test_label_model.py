@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reportlabel.aggregate.label_model import ABSENT, OUTCOMES, PRESENT, SILENT, Fitted, Function, fit
+from reportlabel.aggregate.label_model import ABSENT, OUTCOMES, PRESENT, SILENT, Fitted, Function, fit, predict
 
 SENSITIVITY = np.array([0.6, 0.7, 0.75, 0.8, 0.85, 0.9])
 SPECIFICITY = np.array([0.93, 0.95, 0.96, 0.97, 0.98, 0.99])
@@ -90,6 +90,46 @@ def test_reviewed_exams_keep_their_truth_and_teach() -> None:
     assert np.array_equal(fitted.p_present[:400] > 0.5, gold[:400] == PRESENT)
     gold[:400] = truth[:400]
     assert f1(fit(votes, functions, gold=gold), truth) >= f1(fit(votes, functions), truth) - 0.005
+
+
+def test_a_row_may_stand_for_many_exams() -> None:
+    votes, _, functions = simulate(0.2, exams=3000)
+    rows, counts = np.unique(votes, axis=0, return_counts=True)
+    one, other = fit(votes, functions), fit(rows, functions, counts=counts.astype(np.float64))
+    assert other.prevalence == pytest.approx(one.prevalence) and np.allclose(other.confusion, one.confusion)
+
+
+def test_strata_have_their_own_prevalence() -> None:
+    often, seldom = simulate(0.4, exams=10_000), simulate(0.04, exams=10_000, seed=1)
+    votes, truth = np.concatenate([often[0], seldom[0]]), np.concatenate([often[1], seldom[1]])
+    strata = np.repeat([0, 1], 10_000)
+    fitted = fit(votes, often[2], strata=strata, prevalences=[(1, 1), (1, 1)])
+    assert np.allclose(fitted.prevalences, [0.4, 0.04], atol=0.015) and abs(fitted.prevalence - 0.22) < 0.01
+    together = fit(votes, often[2])
+    assert np.mean((fitted.p_present - truth) ** 2) < np.mean((together.p_present - truth) ** 2)
+
+
+def test_prediction_does_not_look_at_what_was_reviewed() -> None:
+    votes, truth, functions = simulate(0.2, exams=3000)
+    gold = np.full(3000, SILENT)
+    gold[:400] = 1 - truth[:400]
+    fitted = fit(votes, functions, gold=gold)
+    said = predict(fitted, votes, functions)
+    assert np.allclose(said[400:], fitted.p_present[400:])
+    assert not np.array_equal(said[:400] > 0.5, gold[:400] == PRESENT)
+    with pytest.raises(ValueError, match="stratum 1"):
+        predict(fitted, votes, functions, strata=np.ones(3000, dtype=np.int64))
+
+
+@pytest.mark.parametrize(
+    ("name", "given_rows"),
+    [("counts", np.ones(2)), ("counts", -np.ones(3)), ("strata", np.zeros(2)), ("strata", -np.ones(3))],
+)
+def test_wrong_rows_are_refused(name: str, given_rows: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=name):
+        fit(np.zeros((3, 1), dtype=np.int64), [Function("a", "rule")], **{name: given_rows})
+    with pytest.raises(ValueError, match="prevalences"):
+        fit(np.zeros((1, 1)), [Function("a", "rule")], strata=np.ones(1), prevalences=[(1.0, 1.0)])
 
 
 @pytest.mark.parametrize(

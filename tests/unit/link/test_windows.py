@@ -24,11 +24,9 @@ def signed(at: datetime | None = DAY + timedelta(hours=3)) -> pl.DataFrame:
     )
 
 
-def record(name: str, start: datetime | None, *, kind: str = "pathology", **others: object) -> dict[str, object]:
+def record(key: str, start: datetime | None, *, kind: str = "pathology", **others: object) -> dict[str, object]:
     return (
-        dict.fromkeys(RECORDS.names())
-        | {"record_id": name, "kind": kind, "patient_id": "P", "start_at": start}
-        | others
+        dict.fromkeys(RECORDS.names()) | {"record_id": key, "kind": kind, "patient_id": "P", "start_at": start} | others
     )
 
 
@@ -99,3 +97,56 @@ def test_the_order_of_the_input_does_not_matter(days: list[int], chance: object)
     for choice in ("all", "nearest"):
         window = Window("w", "pathology", 30, 180, choice=choice)
         assert linked(*rows, window=window).equals(linked(*shuffled, window=window))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "inside"),
+    [(-91, None, False), (-90, None, True), (-400, -90, True), (-400, -91, False), (0, None, True), (1, None, False)],
+)
+def test_a_drug_without_an_end_is_over_after_its_start(start: int, end: int | None, inside: bool) -> None:
+    window = Window("drug", "medication", 90, 0, overlap=True, unended="ends")
+    until = None if end is None else DAY + timedelta(days=end)
+    found = linked(record("K", DAY + timedelta(days=start), kind="medication", end_at=until), window=window)
+    assert found.height == inside
+
+
+@pytest.mark.parametrize(("days", "inside"), [(-4000, True), (-1, True), (0, False), (3, False)])
+def test_a_window_may_end_before_the_exam(days: int, inside: bool) -> None:
+    window = Window("past", "surgery", None, -1)
+    assert linked(record("K", DAY + timedelta(days=days), kind="surgery"), window=window).height == inside
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "meant"),
+    [
+        ("K514-2 3", None, True),
+        ("k514-23", None, True),
+        ("K51", None, False),
+        ("C34.1", None, True),
+        (None, "ＣＲＰ（定量）", True),
+        ("5C070", "CRP", True),
+        ("X", "crp", True),
+        (None, "血沈", False),
+        (None, None, False),
+    ],
+)
+def test_codes_and_names_choose_records(code: str | None, name: str | None, meant: bool) -> None:
+    window = Window("w", "lab", 7, 7, codes=("K514-2", "C341"), names=("CRP",))
+    assert linked(record("K", DAY, kind="lab", code=code, name=name), window=window).height == meant
+
+
+def test_names_alone_and_codes_alone() -> None:
+    by_name = Window("w", "lab", 7, 7, names=("CRP",))
+    by_code = Window("w", "lab", 7, 7, codes=("5C",))
+    row = record("K", DAY, kind="lab", code="5C070", name="CRP")
+    assert linked(row, window=by_name).height == linked(row, window=by_code).height == 1
+
+
+def test_without_a_code_the_name_says_what_is_nearest() -> None:
+    nearest = Window("lab", "lab", 7, 7, choice="nearest")
+    rows = [
+        record("a", DAY + timedelta(days=3), kind="lab", name="CRP"),
+        record("b", DAY - timedelta(days=1), kind="lab", name="CRP"),
+        record("c", DAY - timedelta(days=5), kind="lab", name="白血球数"),
+    ]
+    assert linked(*rows, window=nearest)["record_id"].to_list() == ["b", "c"]

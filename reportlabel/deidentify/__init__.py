@@ -1,0 +1,1 @@
+"""Personal information is taken out: of report texts, of DICOM files, of pictures."""

@@ -1,0 +1,817 @@
+"""The linkage store: original id <-> study code, encrypted, apart from everything else.
+
+    FOLDER/
+      linkage.key        what the store is, and its data key, wrapped with the custodian's key; authenticated
+      codes.bin          the codes of patients, exams, reports, records; encrypted with the data key
+      tables/NAME.bin    tables that belong beside it (offset maps of the texts); encrypted with the data key
+      audit.jsonl        who issued, looked up, destroyed; with a head beside it
+      certificate.json   only after `LinkageStore.destroy`
+
+Codes are random (`secrets`), so that nobody can compute one from an id; each study has a store of its own, so that the
+codes of two studies have nothing in common. Encryption is AES-256-GCM; the header of `linkage.key` and the name and
+generation of every encrypted file are authenticated with it. The custodian's key never lies in the store: it comes
+from an environment variable, a key file elsewhere, or a passphrase through scrypt (RFC 7914). Destroying the wrapped
+data key makes every copy of the encrypted files unreadable, as long as there is no copy of `linkage.key`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import polars as pl
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from reportlabel.deidentify.audit import JST, AuditLog, Detail, verify
+from reportlabel.errors import ConfigError, InputError
+from reportlabel.export.atomic import AtomicFile
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: two programs that use the same store at once are then not told apart
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "CODES",
+    "Certificate",
+    "CodeKind",
+    "EnvironmentKey",
+    "KeyFile",
+    "KeySource",
+    "LinkageStore",
+    "Passphrase",
+    "make_key_file",
+    "refuse_overlap",
+]
+
+CodeKind = Literal["patient", "exam", "report", "record"]
+_PREFIX: dict[CodeKind, str] = {"patient": "P", "exam": "E", "report": "R", "record": "C"}
+
+CODES = pl.Schema({"kind": pl.String, "original": pl.String, "code": pl.String})
+"""The content of a store: one row an original id. Within a kind originals and codes are unique."""
+
+_ALPHABET = np.frombuffer(b"0123456789ABCDEFGHJKMNPQRSTVWXYZ", dtype="S1")  # Crockford: no I, L, O, U to misread
+_CODE_LENGTH = 10  # 50 random bits: with a million patients about one draw in a thousand million is drawn again
+
+_FORMAT = 1
+_KEY_BYTES = 32
+_NONCE_BYTES = 12
+_KEY_NAME, _CODES_NAME, _AUDIT_NAME, _CERTIFICATE_NAME = "linkage.key", "codes.bin", "audit.jsonl", "certificate.json"
+_TABLES_NAME = "tables"
+_MAGIC = b"RLLINK1\n"
+_TABLE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_WAIT_SECONDS = 30.0
+
+# scrypt: 128 * r * n bytes of memory. The bounds keep a changed header from asking for too little or for everything.
+_SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**17, 8, 1
+_SCRYPT_N_BOUNDS = (2**14, 2**20)
+_SHORTEST_PASSPHRASE = 12
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EnvironmentKey:
+    """The custodian's key in an environment variable: 32 random bytes as base64 or 64 hexadecimal digits."""
+
+    variable: str
+
+
+@dataclass(frozen=True)
+class KeyFile:
+    """The custodian's key in a file outside the store, as `make_key_file` writes it; readable by its owner alone."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Passphrase:
+    """A passphrase in an environment variable, or from ``ask`` (which prompts for it); at least 12 characters.
+
+    ``n``: the cost of scrypt for a new store, a power of two; an existing store knows its own.
+    """
+
+    variable: str = ""
+    ask: Callable[[], str] | None = None
+    n: int = _SCRYPT_N
+
+
+KeySource = EnvironmentKey | KeyFile | Passphrase
+
+
+def make_key_file(path: Path) -> KeyFile:
+    """Write a new random key, for the owner's eyes only. Raises `ConfigError` where there is a file already."""
+    try:
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise ConfigError(f"{path} exists; a key file is never overwritten, give another name") from error
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    with os.fdopen(number, "wb") as stream:
+        stream.write(base64.b64encode(secrets.token_bytes(_KEY_BYTES)) + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    return KeyFile(path)
+
+
+def _wrapping_key(source: KeySource, kdf: dict[str, Any] | None) -> bytes:
+    """The key that wraps the data key. ``kdf``: what the header says of scrypt; none without a passphrase."""
+    if isinstance(source, Passphrase):
+        if kdf is None:
+            raise ConfigError("this linkage store is opened with a key, not with a passphrase")
+        return _stretched(_passphrase(source), kdf)
+    if kdf is not None:
+        raise ConfigError("this linkage store is opened with a passphrase, not with a key")
+    if isinstance(source, KeyFile):
+        return _decoded(_key_file_bytes(source.path), f"key file {source.path}")
+    value = os.environ.get(source.variable)
+    if not value:
+        raise ConfigError(
+            f"environment variable {source.variable} is not set; it must hold the key of the linkage store"
+        )
+    return _decoded(value.encode("utf-8", "surrogateescape"), f"environment variable {source.variable}")
+
+
+def _key_file_bytes(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"key file {path} cannot be read: {error.strerror}") from error
+    if os.name == "posix" and mode & 0o077:
+        raise ConfigError(f"key file {path} can be read by others; run `chmod 600` on it")
+    return content
+
+
+def _decoded(content: bytes, where: str) -> bytes:
+    text = content.strip()
+    for decode in (binascii.unhexlify, lambda raw: base64.b64decode(raw, validate=True)):
+        try:
+            key = decode(text)
+        except (binascii.Error, ValueError):
+            continue
+        if len(key) == _KEY_BYTES:
+            return key
+    raise ConfigError(f"{where} holds no key; a key is 32 random bytes as base64 or 64 hexadecimal digits")
+
+
+def _passphrase(source: Passphrase) -> str:
+    phrase = source.ask() if source.ask is not None else os.environ.get(source.variable, "")
+    if len(phrase) < _SHORTEST_PASSPHRASE:
+        raise ConfigError(f"the passphrase of a linkage store has at least {_SHORTEST_PASSPHRASE} characters")
+    return phrase
+
+
+def _stretched(phrase: str, kdf: dict[str, Any]) -> bytes:
+    low, high = _SCRYPT_N_BOUNDS
+    n, r, p = kdf.get("n"), kdf.get("r"), kdf.get("p")
+    if not (isinstance(n, int) and low <= n <= high and n & (n - 1) == 0 and r == _SCRYPT_R and p == _SCRYPT_P):
+        raise ConfigError(f"scrypt needs n, a power of two from {low} to {high}, r={_SCRYPT_R} and p={_SCRYPT_P}")
+    salt = base64.b64decode(str(kdf.get("salt")))
+    return Scrypt(salt=salt, length=_KEY_BYTES, n=n, r=r, p=p).derive(phrase.encode("utf-8"))
+
+
+# --- where it may lie -------------------------------------------------------------------------------------------------
+
+
+def refuse_overlap(folder: Path, others: Iterable[tuple[str, Path]]) -> None:
+    """Refuse a folder that is, lies in, or holds one of the others (given with a word for each: workspace, export).
+
+    Links are followed, and folders are compared as the file system knows them, so that a second name does not help.
+
+    Raises:
+        ConfigError: which two overlap, and how.
+    """
+    for word, other in others:
+        if _same_or_within(folder, other):
+            raise ConfigError(f"the linkage store {folder} lies in the {word} {other}; it must lie apart from it")
+        if _same_or_within(other, folder):
+            raise ConfigError(f"the {word} {other} lies in the linkage store {folder}; they must lie apart")
+
+
+def _same_or_within(inner: Path, outer: Path) -> bool:
+    real_inner, real_outer = Path(os.path.realpath(inner)), Path(os.path.realpath(outer))
+    if real_inner.is_relative_to(real_outer):
+        return True
+    if not real_outer.exists():
+        return False
+    return any(parent.exists() and os.path.samefile(parent, real_outer) for parent in (real_inner, *real_inner.parents))
+
+
+# --- the store --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What was destroyed: when, by whom, why, how much. Holds no id and no code.
+
+    ``counts``: codes of each kind; ``files``: name, bytes and SHA-256 of each destroyed file as it lay on the disk;
+    ``audit_seq``, ``audit_hash``: the last line of the audit log before the certificate was finished.
+    """
+
+    study: str
+    store: str
+    state: Literal["begun", "done"]
+    begun_at_utc: str
+    begun_at_jst: str
+    finished_at_utc: str | None
+    actor: str
+    custodian: str
+    purpose: str
+    counts: dict[str, int]
+    files: list[dict[str, str | int]]
+    audit_seq: int
+    audit_hash: str
+    method: str
+    custodian_key: str
+
+
+_METHOD = (
+    "The only copy in the store of the wrapped data key was overwritten and deleted, then the files it had encrypted "
+    "(AES-256-GCM). Copies of linkage.key in backups must be destroyed by who keeps them."
+)
+
+
+class LinkageStore:
+    """An opened store. Made by `create` and `open`; every use that gives data is written into its audit log first."""
+
+    def __init__(self, folder: Path, header: dict[str, Any], data_key: bytes, key_source: KeySource) -> None:
+        self.folder = folder
+        self.study: str = header["study"]
+        self.custodian: str = header["custodian"]
+        self.store_id: str = header["store"]
+        self._header = header
+        self._key = data_key
+        self._source = key_source
+        self._cached: tuple[int, pl.DataFrame] | None = None
+        self.log = AuditLog(folder / _AUDIT_NAME, key=self._derived("audit"))
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        *,
+        study: str,
+        key_source: KeySource,
+        custodian: str,
+        actor: str,
+        purpose: str,
+        workspace: Path | None,
+        exports: Sequence[Path] = (),
+    ) -> LinkageStore:
+        """Make an empty store of one study in a new or empty folder.
+
+        In: ``custodian``, the one person who may look codes up; ``workspace`` and ``exports``, which the store must lie
+        apart from. Raises `ConfigError`: the folder holds something, overlaps with one of those or holds the key, or
+        the key cannot be had.
+        """
+        for name, value in (("study", study), ("custodian", custodian), ("actor", actor), ("purpose", purpose)):
+            if not value.strip():
+                raise ConfigError(f"a linkage store cannot be made without {name}")
+        _refuse_place(folder, key_source, workspace, exports)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(f"{folder} holds something; a linkage store is made in a new or empty folder")
+        kdf = None
+        if isinstance(key_source, Passphrase):
+            salt = base64.b64encode(secrets.token_bytes(16)).decode()
+            kdf = {"name": "scrypt", "n": key_source.n, "r": _SCRYPT_R, "p": _SCRYPT_P, "salt": salt}
+        header = {
+            "format": _FORMAT,
+            "store": secrets.token_hex(16),
+            "study": study.strip(),
+            "custodian": custodian.strip(),
+            "created_at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "kdf": kdf,
+        }
+        wrapping = _wrapping_key(key_source, kdf)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.chmod(0o700)
+            (folder / _TABLES_NAME).mkdir(mode=0o700)
+        except OSError as error:
+            raise ConfigError(f"cannot make the linkage store {folder}: {error.strerror}") from error
+        data_key = AESGCM.generate_key(bit_length=256)
+        store = cls(folder, header, data_key, key_source)
+        with store._locked():
+            store._write_codes(CODES.to_frame(), 1, actor=actor, action="create", purpose=purpose, details={})
+            _write_key(folder, header, data_key, wrapping)
+        return store
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        key_source: KeySource,
+        study: str | None = None,
+        workspace: Path | None,
+        exports: Sequence[Path] = (),
+    ) -> LinkageStore:
+        """Open a store. ``study``: refuse the store of another study.
+
+        Raises:
+            ConfigError: no store, destroyed, overlaps with the workspace or an export, wrong key, altered header.
+        """
+        _refuse_place(folder, key_source, workspace, exports)
+        _refuse_destroyed(folder)
+        header, head, wrapped = _read_key(folder)
+        wrapping = _wrapping_key(key_source, header["kdf"])
+        try:
+            data_key = AESGCM(wrapping).decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], head)
+        except InvalidTag:
+            raise ConfigError(f"{folder}: wrong key, or {_KEY_NAME} was altered; nothing was read") from None
+        if study is not None and header["study"] != study:
+            raise ConfigError(f"{folder} is the linkage store of another study; each study has a store of its own")
+        return cls(folder, header, data_key, key_source)
+
+    # --- codes
+
+    def issue(self, kind: CodeKind, originals: Iterable[str], *, actor: str, purpose: str) -> pl.DataFrame:
+        """The codes of original ids; ids without one get a new random one.
+
+        Out: columns ``original``, ``code``, one row a distinct id in the order given. The log gets a line with counts.
+        Raises `InputError`: an id is empty; `ConfigError`: the store cannot be written.
+        """
+        asked = _distinct(kind, originals)
+        with self._locked():
+            generation, codes = self._read_codes()
+            of_kind = codes.filter(pl.col("kind") == kind)
+            new = asked.join(of_kind, on="original", how="anti", maintain_order="left")
+            details: dict[str, Detail] = {"kind": kind, "asked": asked.height, "issued": new.height}
+            if new.height:
+                fresh = _new_codes(kind, new.height, of_kind["code"])
+                added = new.select(kind=pl.lit(kind), original="original", code=fresh)
+                codes = pl.concat([codes, added])
+                self._write_codes(codes, generation + 1, actor=actor, action="issue", purpose=purpose, details=details)
+            else:
+                self.log.append(actor=actor, action="issue", purpose=purpose, details=details)
+        return _codes_of(asked, codes, kind)
+
+    def codes_of(self, kind: CodeKind, originals: Iterable[str], *, actor: str, purpose: str) -> pl.DataFrame:
+        """The codes of original ids, null where there is none; issues nothing. Columns ``original``, ``code``.
+
+        Written into the log with the codes that were found.
+        """
+        asked = _distinct(kind, originals)
+        found = _codes_of(asked, self._read_codes()[1], kind)
+        known = found["code"].drop_nulls().to_list()
+        details: dict[str, Detail] = {"kind": kind, "asked": asked.height, "found": len(known)}
+        self.log.append(actor=actor, action="codes_of", purpose=purpose, records=known, details=details)
+        return found
+
+    def lookup(self, codes: Iterable[str], *, custodian: str, actor: str, purpose: str) -> pl.DataFrame:
+        """The original ids of codes: columns ``kind``, ``code``, ``original``, in the order given.
+
+        Only through the custodian of the store. Every try is written into the log, with the codes, before anything is
+        read.
+
+        Raises:
+            ConfigError: ``custodian`` is not the store's, or actor or purpose is missing.
+            InputError: a code is not of this store.
+        """
+        asked = list(dict.fromkeys(codes))
+        self._as_custodian("lookup", custodian=custodian, actor=actor, purpose=purpose)
+        table = self._read_codes()[1]
+        found = pl.DataFrame({"code": asked}, schema={"code": pl.String}).join(
+            table, on="code", how="left", maintain_order="left"
+        )
+        unknown = found["original"].null_count()
+        known = found.filter(pl.col("original").is_not_null())["code"].to_list()
+        details: dict[str, Detail] = {"asked": len(asked), "unknown": unknown}
+        self.log.append(actor=actor, action="lookup", purpose=purpose, records=known, details=details)
+        if unknown:
+            raise InputError(
+                f"{unknown} of {len(asked)} codes are none of the study {self.study}; nothing was looked up"
+            )
+        return found.select("kind", "code", "original")
+
+    def forget(self, codes: Iterable[str], *, custodian: str, actor: str, purpose: str) -> int:
+        """Remove codes with their original ids, for a patient who withdrew; out: how many were removed."""
+        gone = list(dict.fromkeys(codes))
+        self._as_custodian("forget", custodian=custodian, actor=actor, purpose=purpose)
+        with self._locked():
+            generation, table = self._read_codes()
+            kept = table.filter(~pl.col("code").is_in(gone))
+            removed = table.filter(pl.col("code").is_in(gone))["code"].to_list()
+            details: dict[str, Detail] = {"asked": len(gone), "removed": len(removed)}
+            self._write_codes(
+                kept, generation + 1, actor=actor, action="forget", purpose=purpose, details=details, records=removed
+            )
+        return len(removed)
+
+    def counts(self) -> dict[str, int]:
+        """How many codes of each kind there are."""
+        counted = dict(self._read_codes()[1].group_by("kind").len().iter_rows())
+        return {kind: int(counted.get(kind, 0)) for kind in get_args(CodeKind)}
+
+    # --- keys and tables beside the codes
+
+    @property
+    def uid_key(self) -> bytes:
+        """32 bytes for keyed DICOM UIDs: the same for the life of the store, gone when it is destroyed."""
+        return self._derived("uid")
+
+    @property
+    def date_key(self) -> bytes:
+        """32 bytes for the shift of a patient's dates: the same for the life of the store."""
+        return self._derived("date")
+
+    def put(self, name: str, table: pl.DataFrame, *, actor: str, purpose: str) -> None:
+        """Write a table (such as `reportlabel.deidentify.offsets.OFFSETS`) encrypted; one of that name is replaced."""
+        path = self._table_path(name)
+        with self._locked():
+            sealed = self._seal(table, f"{_TABLES_NAME}/{name}", 0)
+            details: dict[str, Detail] = {"table": name, "rows": table.height, "sha256": _sha256(sealed)}
+            self.log.append(actor=actor, action="put", purpose=purpose, details=details)
+            _write(path, sealed)
+
+    def get(self, name: str, *, actor: str, purpose: str) -> pl.DataFrame:
+        """Read a table that `put` wrote. Raises `InputError`: there is none; `ConfigError`: it was altered."""
+        path = self._table_path(name)
+        if not path.is_file():
+            raise InputError(f"the linkage store {self.folder} holds no table '{name}'")
+        self.log.append(actor=actor, action="get", purpose=purpose, details={"table": name})
+        return self._unseal(path, f"{_TABLES_NAME}/{name}")[1]
+
+    # --- care of the store
+
+    def problems(self) -> list[str]:
+        """What is wrong with the store and its log; empty where nothing is.
+
+        Besides `reportlabel.deidentify.audit.verify`: whether the codes are those that the log says were written last
+        (an older copy put back is noticed).
+        """
+        found = verify(self.log.path, key=self._derived("audit"))
+        try:
+            self._read_codes()
+        except ConfigError as error:
+            return [*found, str(error)]
+        written = None
+        for line in self.log.path.read_bytes().splitlines():
+            details = _details(line)
+            if "codes_sha256" in details:
+                written = details["codes_sha256"]
+        if written != _sha256((self.folder / _CODES_NAME).read_bytes()):
+            found.append(
+                f"{self.folder / _CODES_NAME}: is not what was written last; an older copy, or a write was stopped"
+            )
+        return found
+
+    def change_key(self, new: KeySource, *, custodian: str, actor: str, purpose: str) -> None:
+        """Wrap the data key with another custodian's key; the old one no longer opens the store.
+
+        A copy of the old `linkage.key` with the old key still does: destroy such copies.
+        """
+        self._as_custodian("change_key", custodian=custodian, actor=actor, purpose=purpose)
+        if isinstance(new, KeyFile):
+            refuse_overlap(new.path, [("linkage store", self.folder)])
+        kdf = None
+        if isinstance(new, Passphrase):
+            salt = base64.b64encode(secrets.token_bytes(16)).decode()
+            kdf = {"name": "scrypt", "n": new.n, "r": _SCRYPT_R, "p": _SCRYPT_P, "salt": salt}
+        header = {**self._header, "kdf": kdf}
+        wrapping = _wrapping_key(new, kdf)
+        with self._locked():
+            self.log.append(actor=actor, action="change_key", purpose=purpose)
+            _write_key(self.folder, header, self._key, wrapping)
+        self._header, self._source = header, new
+
+    def destroy(self, *, custodian: str, actor: str, purpose: str) -> Certificate:
+        """Make it impossible to link a code to a patient again, and write `certificate.json`.
+
+        The wrapped data key is overwritten and deleted first, then what it encrypted. The audit log stays: it holds
+        codes only. The custodian's own key is not touched (it may open other stores); the certificate names it.
+        """
+        self._as_custodian("destroy", custodian=custodian, actor=actor, purpose=purpose)
+        with self._locked():
+            counts = self.counts()
+            entry = self.log.append(actor=actor, action="destroy", purpose=purpose, details={**counts})
+            begun = datetime.now(UTC)
+            certificate = Certificate(
+                study=self.study,
+                store=self.store_id,
+                state="begun",
+                begun_at_utc=begun.isoformat(timespec="seconds"),
+                begun_at_jst=begun.astimezone(JST).isoformat(timespec="seconds"),
+                finished_at_utc=None,
+                actor=actor,
+                custodian=custodian,
+                purpose=purpose,
+                counts=counts,
+                files=[
+                    {
+                        "name": path.relative_to(self.folder).as_posix(),
+                        "bytes": path.stat().st_size,
+                        "sha256": _sha256(path.read_bytes()),
+                    }
+                    for path in _secret_files(self.folder)
+                ],
+                audit_seq=entry.seq,
+                audit_hash=entry.hash,
+                method=_METHOD,
+                custodian_key=f"not destroyed: {_said(self._source)}",
+            )
+            _write_certificate(self.folder, certificate)
+            done = _erase(self.folder, certificate)
+            digest = _sha256((self.folder / _CERTIFICATE_NAME).read_bytes())
+            self.log.append(actor=actor, action="destroyed", purpose=purpose, details={"certificate_sha256": digest})
+        self._key = b""
+        self._cached = None
+        return done
+
+    # --- inside
+
+    def _derived(self, use: str) -> bytes:
+        if not self._key:
+            raise ConfigError(f"the linkage store {self.folder} was destroyed")
+        info = f"reportlabel linkage {self.store_id} {use}".encode()
+        return HKDFExpand(algorithm=SHA256(), length=_KEY_BYTES, info=info).derive(self._key)
+
+    def _as_custodian(self, action: str, *, custodian: str, actor: str, purpose: str) -> None:
+        if custodian.strip() == self.custodian:
+            return
+        self.log.append(actor=actor, action=f"{action} refused", purpose=purpose, details={"reason": "custodian"})
+        raise ConfigError(f"only the custodian of the study {self.study} may do this; the attempt was logged")
+
+    def _table_path(self, name: str) -> Path:
+        if not _TABLE.fullmatch(name):
+            raise ConfigError("a table of the linkage store has a name of small letters, digits and _, at most 64")
+        return self.folder / _TABLES_NAME / f"{name}.bin"
+
+    def _read_codes(self) -> tuple[int, pl.DataFrame]:
+        path = self.folder / _CODES_NAME
+        _refuse_destroyed(self.folder)
+        stamp = _generation(path)
+        if self._cached is None or self._cached[0] != stamp:
+            self._cached = self._unseal(path, _CODES_NAME)
+        return self._cached
+
+    def _write_codes(
+        self,
+        codes: pl.DataFrame,
+        generation: int,
+        *,
+        actor: str,
+        action: str,
+        purpose: str,
+        details: dict[str, Detail],
+        records: Sequence[str] = (),
+    ) -> None:
+        sealed = self._seal(codes, _CODES_NAME, generation)
+        logged = {**details, "generation": generation, "codes_sha256": _sha256(sealed)}
+        self.log.append(actor=actor, action=action, purpose=purpose, records=records, details=logged)
+        _write(self.folder / _CODES_NAME, sealed)
+        self._cached = generation, codes
+
+    def _seal(self, table: pl.DataFrame, name: str, generation: int) -> bytes:
+        plain = io.BytesIO()
+        table.write_parquet(plain, compression="zstd", compression_level=1, statistics=False)
+        header = _MAGIC + generation.to_bytes(8, "big")
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        try:
+            sealed = AESGCM(self._key).encrypt(nonce, plain.getbuffer(), self._bound(header, name))
+        except OverflowError:
+            raise ConfigError("a table of the linkage store is at most 2 GB; write it in parts") from None
+        return header + nonce + sealed
+
+    def _unseal(self, path: Path, name: str) -> tuple[int, pl.DataFrame]:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        at = len(_MAGIC) + 8
+        header, nonce, sealed = content[:at], content[at : at + _NONCE_BYTES], content[at + _NONCE_BYTES :]
+        try:
+            plain = AESGCM(self._key).decrypt(nonce, sealed, self._bound(header, name))
+        except (InvalidTag, ValueError):
+            raise ConfigError(
+                f"{path}: was altered, cut short, or belongs to another store; nothing was read"
+            ) from None
+        return int.from_bytes(header[len(_MAGIC) :], "big"), pl.read_parquet(io.BytesIO(plain))
+
+    def _bound(self, header: bytes, name: str) -> bytes:
+        """What is authenticated with a file: its header, its name and the store, so that files cannot be swapped."""
+        return header + f"{self.store_id}/{name}".encode()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with _lock(self.folder):
+            yield
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _refuse_place(folder: Path, source: KeySource, workspace: Path | None, exports: Sequence[Path]) -> None:
+    others = [("export", export) for export in exports]
+    if workspace is not None:
+        others.append(("workspace", workspace))
+    refuse_overlap(folder, others)
+    for parent in (Path(os.path.realpath(folder)), *Path(os.path.realpath(folder)).parents):
+        if (parent / "workspace.json").is_file() or (parent / "_delta_log").is_dir():
+            raise ConfigError(f"the linkage store {folder} lies in the workspace {parent}; it must lie apart from it")
+    if isinstance(source, KeyFile):
+        for word, place in (("linkage store", folder), *others):
+            if _same_or_within(source.path, place):
+                raise ConfigError(f"the key file {source.path} lies in the {word} {place}; keep it elsewhere")
+
+
+def _refuse_destroyed(folder: Path) -> None:
+    path = folder / _CERTIFICATE_NAME
+    if not path.is_file():
+        return
+    try:
+        certificate = Certificate(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise ConfigError(f"{path}: is no certificate of this program; ask the custodian") from None
+    if certificate.state == "begun":
+        with _lock(folder):
+            certificate = _erase(folder, certificate)  # the destruction was stopped half way
+    raise ConfigError(f"the linkage store {folder} was destroyed ({certificate.finished_at_utc}); see {path}")
+
+
+def _secret_files(folder: Path) -> list[Path]:
+    """The key first: without it the others are noise. With what a program that was killed may have left of them."""
+    files = [
+        found for name in (_KEY_NAME, _CODES_NAME) for found in (folder / name, *sorted(folder.glob(f".{name}.*")))
+    ]
+    files += sorted((folder / _TABLES_NAME).glob("*"))
+    return [path for path in files if path.is_file()]
+
+
+def _erase(folder: Path, certificate: Certificate) -> Certificate:
+    for path in _secret_files(folder):
+        try:
+            if _KEY_NAME in path.name:
+                with path.open("r+b") as stream:
+                    stream.write(secrets.token_bytes(path.stat().st_size))
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            path.unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"{path}: cannot be destroyed: {error.strerror}; the certificate stays unfinished"
+            ) from error
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    done = Certificate(**{**asdict(certificate), "state": "done", "finished_at_utc": finished})
+    _write_certificate(folder, done)
+    return done
+
+
+def _write_certificate(folder: Path, certificate: Certificate) -> None:
+    text = json.dumps(asdict(certificate), ensure_ascii=False, indent=2) + "\n"
+    _write(folder / _CERTIFICATE_NAME, text.encode("utf-8"))
+
+
+def _write_key(folder: Path, header: dict[str, Any], data_key: bytes, wrapping: bytes) -> None:
+    said = json.dumps(header, ensure_ascii=False, sort_keys=True).encode("utf-8")
+    head = _MAGIC + len(said).to_bytes(4, "big") + said
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    _write(folder / _KEY_NAME, head + nonce + AESGCM(wrapping).encrypt(nonce, data_key, head))
+
+
+def _read_key(folder: Path) -> tuple[dict[str, Any], bytes, bytes]:
+    """The header, its bytes as they are authenticated, and nonce with wrapped key."""
+    path = folder / _KEY_NAME
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{folder} is no linkage store; make one with `reportlabel linkage create`") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    at = len(_MAGIC)
+    end = at + 4 + int.from_bytes(content[at : at + 4], "big")
+    try:
+        header = json.loads(content[at + 4 : end])
+        whole = (
+            content.startswith(_MAGIC)
+            and header["format"] == _FORMAT
+            and {"study", "custodian", "store", "kdf"} <= set(header)
+        )
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise ConfigError(f"{path}: was altered, or made by another version of reportlabel; nothing was read")
+    return header, content[:end], content[end:]
+
+
+def _generation(path: Path) -> int:
+    try:
+        with path.open("rb") as stream:
+            return int.from_bytes(stream.read(len(_MAGIC) + 8)[len(_MAGIC) :], "big")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all, and for the owner's eyes only."""
+    with _Private(path) as out:
+        out.write(content)
+
+
+class _Private(AtomicFile):
+    def open(self) -> None:
+        super().open()
+        if os.name == "posix":
+            os.fchmod(self._open_stream().fileno(), 0o600)
+
+    def write(self, content: bytes) -> None:
+        try:
+            self._open_stream().write(content)
+        except OSError as error:
+            raise ConfigError(f"cannot write {self.path}: {error.strerror}") from error
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    try:
+        number = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigError(f"cannot use the linkage store {folder}: {error.strerror}") from error
+    with os.fdopen(number, "r+b") as stream:
+        end = time.monotonic() + _WAIT_SECONDS
+        while fcntl is not None:
+            try:
+                fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise ConfigError(
+                        f"{folder} has been in use by another program for long; try again later"
+                    ) from None
+                time.sleep(0.05)
+            else:
+                break
+        yield
+
+
+def _said(source: KeySource) -> str:
+    if isinstance(source, KeyFile):
+        return f"key file {source.path}"
+    return "passphrase" if isinstance(source, Passphrase) else f"environment variable {source.variable}"
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _details(line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)["details"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+# --- codes ------------------------------------------------------------------------------------------------------------
+
+
+def _distinct(kind: CodeKind, originals: Iterable[str]) -> pl.DataFrame:
+    if kind not in _PREFIX:
+        raise ConfigError(f"no kind of code '{kind}'; one of {', '.join(_PREFIX)}")
+    given = originals if isinstance(originals, pl.Series) else pl.Series(list(originals), dtype=pl.String)
+    empty = int((given.is_null() | (given.str.strip_chars() == "")).sum())
+    if empty:
+        raise InputError(f"{empty} ids of kind {kind} are empty; set those rows aside before codes are issued")
+    return given.alias("original").to_frame().unique(maintain_order=True)
+
+
+def _codes_of(asked: pl.DataFrame, codes: pl.DataFrame, kind: CodeKind) -> pl.DataFrame:
+    of_kind = codes.filter(pl.col("kind") == kind).select("original", "code")
+    return asked.join(of_kind, on="original", how="left", maintain_order="left")
+
+
+def _new_codes(kind: CodeKind, count: int, taken: pl.Series) -> pl.Series:
+    """Random codes, none of them among those taken, in no order that means anything."""
+    codes = pl.Series("code", [], dtype=pl.String)
+    while codes.len() < count:
+        drawn = _draw(kind, count - codes.len())
+        fresh = pl.concat([codes, drawn]).unique(maintain_order=True)
+        codes = fresh.filter(~fresh.is_in(taken.implode()))
+    return codes
+
+
+def _draw(kind: CodeKind, count: int) -> pl.Series:
+    # five bits of each random byte: 32 letters, so none is more frequent than another
+    noise = np.frombuffer(secrets.token_bytes(count * _CODE_LENGTH), dtype=np.uint8) & 31
+    letters = _ALPHABET[noise].view(f"S{_CODE_LENGTH}").astype(str)
+    drawn = pl.DataFrame({"code": letters}, schema={"code": pl.String})
+    return drawn.select(pl.concat_str(pl.lit(f"{_PREFIX[kind]}-"), "code").alias("code")).to_series()

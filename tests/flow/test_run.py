@@ -1,0 +1,310 @@
+"""The flow over whole archives: formats that agree, sums that fit, runs that are killed, reports that are amended."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from reportlabel.errors import ConfigError
+from reportlabel.ingest.assemble import reports_that_count
+from reportlabel.run import Options, open_workspace, run
+from reportlabel.synth.hospital import Hospital, make_hospital
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT.parent / "shared" / "samples"
+SITES = ("aoba", "minato", "sato")
+OWN_COLUMNS = ("run_id",)
+"""What may differ between two runs of the same archive."""
+
+
+def archive(hospital: Path, name: str, *formats: tuple[str, str]) -> Path:
+    sources = "".join(f"  - {{path: {f}/{site}, format: {r}, site: {site}}}\n" for f, r in formats for site in SITES)
+    path = hospital / name
+    path.write_text(f"options: {{patient_id_width: 8}}\nsources:\n{sources}", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "hospital"
+    make_hospital(Hospital(out, 120, 5, ("parquet", "ssmix2", "fhir", "ris")))
+    return out
+
+
+@pytest.fixture(scope="module")
+def departments(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace of the archive as SS-MIX2 and tables."""
+    folder = tmp_path_factory.mktemp("departments") / "workspace"
+    run(archive(hospital, "a.yaml", ("ssmix2", "ssmix2"), ("ris", "ris_csv")), folder, Options(parts=4))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def resources(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace of the archive as FHIR."""
+    folder = tmp_path_factory.mktemp("resources") / "workspace"
+    run(archive(hospital, "b.yaml", ("fhir", "fhir")), folder, Options(parts=4))
+    return folder
+
+
+def labels(workspace: Path) -> pl.DataFrame:
+    return open_workspace(workspace).read("labels").drop(OWN_COLUMNS).sort("exam_id", "label_set", "finding")
+
+
+def everything(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+# --- two archives of one hospital
+
+
+def touched_by_defects(hospital: Path, exams: pl.DataFrame) -> pl.Series:
+    """Patients of whom one of the archives has lost something on purpose (misfiled, damaged, retracted)."""
+    harmless = ["narrative_only", "burned_in", "clock", "birth_date_missing"]
+    ids = pl.read_parquet(hospital / "gold" / "defects.parquet").filter(~pl.col("kind").is_in(harmless))["id"]
+    tables = hospital / "parquet"
+    named = [
+        pl.read_parquet(tables / "exams.parquet").filter(
+            pl.col("exam_id").is_in(ids.implode()) | pl.col("report_id").is_in(ids.implode())
+        ),
+        pl.read_parquet(tables / "records.parquet").filter(pl.col("record_id").is_in(ids.implode())),
+        pl.read_parquet(tables / "patients.parquet").filter(pl.col("patient_id").is_in(ids.implode())),
+    ]
+    return pl.concat([one.select("patient_id") for one in named])["patient_id"].unique()
+
+
+def test_two_archives_of_one_hospital_give_the_same_tables(hospital: Path, departments: Path, resources: Path) -> None:
+    one, two = open_workspace(departments), open_workspace(resources)
+    exams = [workspace.read("exams").sort("exam_id") for workspace in (one, two)]
+    lost = touched_by_defects(hospital, exams[0])
+    whole = [table.filter(~pl.col("patient_id").is_in(lost.implode())) for table in exams]
+    assert whole[0].height > 150
+    # JP Core has no place for these, SS-MIX2 none for the protocol
+    missing = ["protocol_name", "contrast_agent", "contrast_ml", "ctdi_vol", "dlp", "tracer", "height_cm", "weight_kg"]
+    assert whole[0].drop(missing).equals(whole[1].drop(missing))
+
+    ids = whole[0].select("exam_id")
+    counting = [
+        reports_that_count(workspace.read("reports")).join(ids, on="exam_id", how="semi").sort("report_id")
+        for workspace in (one, two)
+    ]
+    assert counting[0]["report_id"].equals(counting[1]["report_id"])
+    assert counting[0]["confirmed_at"].equals(counting[1]["confirmed_at"])
+    same = (counting[0]["text"] == counting[1]["text"]).mean()
+    assert same is not None and same > 0.9  # the rest: whole narratives, in which the request stands as well
+
+    records = [
+        workspace.read("records").filter(~pl.col("patient_id").is_in(lost.implode())).sort("record_id")
+        for workspace in (one, two)
+    ]
+    assert records[0]["record_id"].equals(records[1]["record_id"])
+    assert records[0].select("kind", "value", "unit", "flag").equals(records[1].select("kind", "value", "unit", "flag"))
+
+    told = [
+        table.join(ids, on="exam_id", how="semi").select("exam_id", "label_set", "finding", "value")
+        for table in (labels(departments), labels(resources))
+    ]
+    assert told[0].select("exam_id", "label_set", "finding").equals(told[1].select("exam_id", "label_set", "finding"))
+    assert told[0].height > 3000
+    differing = told[0].filter(told[0]["value"] != told[1]["value"])
+    assert differing.is_empty(), differing
+
+
+def test_rows_in_are_rows_out_at_every_stage(departments: Path, resources: Path) -> None:
+    for folder in (departments, resources):
+        attrition = open_workspace(folder).read("attrition")
+        sums = attrition.group_by("stage", "table").agg(
+            pl.col("rows").filter(pl.col("outcome") == "in").sum().alias("came"),
+            pl.col("rows").filter(pl.col("outcome") != "in").sum().alias("went"),
+        )
+        assert sums.height == 5 and (sums["came"] == sums["went"]).all(), sums
+        assert (sums["came"] > 0).all()
+        reasons = attrition.filter(pl.col("outcome").is_in(["excluded", "quarantined"]))["reason"]
+        assert (reasons.str.len_chars() > 10).all()
+
+
+def test_every_label_of_every_exam_in_scope_is_there_once(departments: Path) -> None:
+    workspace = open_workspace(departments)
+    told = workspace.read("labels")
+    assert told.select("exam_id", "label_set", "finding").is_unique().all()
+    sizes = told.group_by("exam_id", "label_set").len().group_by("label_set").agg(pl.col("len").n_unique())
+    assert (sizes["len"] == 1).all()
+    assert told["p_present"].is_between(0, 1).sum() + told["p_present"].null_count() == told.height
+    votes = workspace.read("votes")
+    assert set(votes["kind"]) == {"rule", "record"}
+    links = workspace.read("links").select("exam_id", "record_id")
+    linked = votes.filter(pl.col("kind") == "record").select("exam_id", record_id="evidence")
+    assert linked.join(links, on=["exam_id", "record_id"], how="anti").is_empty()
+
+
+def test_nothing_that_identifies_is_on_the_disk(hospital: Path, departments: Path, resources: Path) -> None:
+    canaries = pl.read_parquet(hospital / "gold" / "canaries.parquet").filter(
+        pl.col("kind").is_in(["name", "kana", "roman", "address", "phone"]) & pl.col("patient_id").is_not_null()
+    )
+    assert canaries.height > 400
+    given = everything(hospital / "fhir")
+    for folder in (departments, resources):
+        held = everything(folder)
+        tables = pl.concat(
+            [
+                open_workspace(folder).read(name).select(pl.col(pl.String)).unpivot().select("value").unique()
+                for name in ("exams", "records", "quarantine")
+            ]
+        )["value"].drop_nulls()
+        text = "\n".join(tables)
+        for value in canaries["value"]:
+            assert value not in text
+        addresses = canaries.filter(pl.col("kind").is_in(["address", "phone"]))["value"].to_list()
+        assert not any(value.encode() in held for value in addresses)
+    assert any(value.encode() in given for value in addresses)  # so the search works
+
+
+# --- the second run
+
+
+def small_archive(folder: Path) -> Path:
+    folder.mkdir()
+    header = "患者ID,性別,受付番号,検査日,検査時刻,モダリティ,検査部位,所見,確定日時,版数,StudyInstanceUID\n"
+    rows = "".join(
+        f"{n:08d},女,A{n},2024/03/{n % 28 + 1:02d},09:00,CT,胸部CT,右上葉に{n % 30 + 5}mmの結節を認めます。胸水なし。,"
+        f"2024/03/{n % 28 + 1:02d} 12:00:00,1,1.2.392.{n}\n"
+        for n in range(60)
+    )
+    (folder / "reports.csv").write_text(header + rows, encoding="utf-8")
+    return folder
+
+
+def test_an_amended_report_replaces_its_labels_and_nothing_else_is_made_anew(tmp_path: Path) -> None:
+    folder, workspace = small_archive(tmp_path / "archive"), tmp_path / "workspace"
+    first = run(folder, workspace, Options(site="main", parts=8))
+    assert (first.parts, first.snapshot) == (8, 0)
+    idle = run(folder, workspace, Options(site="main"))
+    assert (idle.read.files, idle.parts, idle.snapshot) == (0, 0, None)
+    (folder / "amended.csv").write_text(
+        "患者ID,受付番号,検査日,モダリティ,検査部位,所見,確定日時,状態,版数,StudyInstanceUID\n"
+        "00000007,A7,2024/03/08,CT,胸部CT,右上葉の陰影は消退しています。結節を認めません。胸水を認めます。,"
+        "2024/03/20 08:00:00,修正,2,1.2.392.7\n",
+        encoding="utf-8",
+    )
+    third = run(folder, workspace, Options(site="main"))
+    assert (third.read.files, third.read.unchanged, third.parts, third.snapshot) == (1, 1, 1, 1)
+    opened = open_workspace(workspace)
+    then, now = (opened.read("labels", version=opened.versions(n)["labels"]) for n in (0, 1))
+    keys = ["exam_id", "label_set", "finding"]
+    changed = then.join(now, on=keys, suffix="_now").filter(pl.col("value") != pl.col("value_now"))
+    assert changed["exam_id"].n_unique() == 1
+    by_finding = {(row["label_set"], row["finding"]): row["value_now"] for row in changed.iter_rows(named=True)}
+    assert by_finding["lung_ct", "nodule_or_mass"] == "absent"
+    assert by_finding["lung_ct", "pleural_effusion"] == "present"
+    (chain,) = (
+        opened.read("reports")
+        .group_by("report_id")
+        .agg("version", "status")
+        .filter(pl.col("version").list.len() == 2)
+        .iter_rows()
+    )
+    assert (chain[1], chain[2]) == ([1, 2], ["final", "amended"])
+
+
+def test_workers_do_not_change_the_result(tmp_path: Path, hospital: Path, departments: Path) -> None:
+    two = tmp_path / "two"
+    run(archive(hospital, "a.yaml", ("ssmix2", "ssmix2"), ("ris", "ris_csv")), two, Options(parts=4, workers=2))
+    assert labels(two).equals(labels(departments))
+
+
+def test_a_second_run_beside_the_first_is_refused(tmp_path: Path) -> None:
+    import fcntl
+
+    folder, workspace = small_archive(tmp_path / "archive"), tmp_path / "workspace"
+    run(folder, workspace, Options(site="main", parts=2))
+    with (workspace / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another run"):
+            run(folder, workspace, Options(site="main"))
+
+
+def started(folder: Path, workspace: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "reportlabel", "run", "--archive", str(folder), "--workspace", str(workspace)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=folder.parent,
+    )
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_ten_random_moments_ends_with_the_same_labels(tmp_path: Path, hospital: Path) -> None:
+    """Ten times: start, kill -9 at a random moment, start again; the moments spread over the whole run."""
+    source = archive(hospital, "a.yaml", ("ssmix2", "ssmix2"), ("ris", "ris_csv"))
+    whole = tmp_path / "whole"
+    began = time.monotonic()
+    process = started(source, whole)
+    process.communicate(timeout=300)
+    assert process.returncode in (0, 1)
+    seconds = time.monotonic() - began
+    expected = labels(whole)
+    chance = random.Random(20261121)
+    workspace = tmp_path / "killed"
+    killed = 0
+    for _ in range(10):
+        if chance.random() < 0.3:  # some from nothing, some upon what the one before left
+            shutil.rmtree(workspace, ignore_errors=True)
+        process = started(source, workspace)
+        time.sleep(chance.uniform(0.3, 0.95) * seconds)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.communicate(timeout=60)
+    assert killed >= 5
+    last = started(source, workspace)
+    output, _ = last.communicate(timeout=300)
+    assert last.returncode in (0, 1), output.decode()
+    assert labels(workspace).equals(expected)
+    for name in ("exams", "reports", "records", "links", "votes", "mentions"):
+        tables = [open_workspace(one).read(name) for one in (whole, workspace)]
+        assert tables[0].sort(tables[0].columns).equals(tables[1].sort(tables[1].columns)), name
+    rows = list((workspace / "raw" / "rows").iterdir())
+    assert rows and not any(one.name.startswith(".") for one in rows)
+
+
+# --- files that others wrote
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="../shared/samples is not there")
+def test_files_that_others_wrote(tmp_path: Path) -> None:
+    shutil.copytree(SAMPLES / "ssmix2", tmp_path / "archive" / "ssmix2")
+    shutil.copytree(SAMPLES / "dpc", tmp_path / "archive" / "dpc")
+    process = subprocess.run(
+        [sys.executable, "-m", "reportlabel", "ingest", "archive", "--workspace", "study"],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+    assert process.returncode == 1, process.stderr
+    opened = open_workspace(tmp_path / "study")
+    reasons = dict(opened.read("quarantine").group_by("reason").len().iter_rows())
+    assert reasons.pop("The patient in the file is not the one of its path.") == 12
+    assert reasons.pop("The file is no HL7 message.") == 1
+    assert reasons.pop("The birth date does not stand in PID-7 but beside it, so it was not read.") == 1
+    # the licences beside the samples
+    assert all("name of the file" in one or "format of the file" in one or "columns" in one for one in reasons), reasons
+    assert opened.read("records").height > 20
+    held = everything(tmp_path / "study") + process.stdout.encode() + process.stderr.encode()
+    for path in (tmp_path / "archive" / "ssmix2").rglob("*_1"):
+        for segment in path.read_bytes().replace(b"\n", b"\r").split(b"\r"):
+            fields = segment.decode("iso2022_jp", "replace").split("|")
+            if fields[0] == "PID":
+                for field in (fields[i] for i in (11, 13, 14) if i < len(fields)):
+                    for part in field.replace("~", "^").split("^"):
+                        assert len(part) < 6 or part.encode() not in held
