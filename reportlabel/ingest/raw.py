@@ -65,7 +65,7 @@ FILES = pl.Schema(
 )
 """The files that were read. ``reader``: hash of the reader's rules and options; ``reading``: number of this reading."""
 
-ROWS_A_BATCH = 60_000
+ROWS_A_BATCH = 30_000
 _ROW_GROUP = 8_192
 LONG_NUMBER = re.compile(r"(?<![\d.])\d{5,}(?![\d.]*\d\.\d)")
 _NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}

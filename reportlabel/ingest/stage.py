@@ -77,8 +77,13 @@ def _silent(_done: int, _of: int) -> None:
     return
 
 
+_MUCH = 64 << 20
+"""Bytes from which files are read in a process of their own: what reading took is given back when it ends."""
+
+
 def _each_task(cut: list[Task], store: RawStore, workers: int) -> Iterator[pl.DataFrame]:
-    if workers == 1 or len(cut) < 2:
+    much = sum(file.size for task in cut for file in task.files) > _MUCH
+    if not cut or (not much and (workers == 1 or len(cut) < 2)):
         for task in cut:
             yield read_task(task, store)
         return

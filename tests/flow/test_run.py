@@ -215,6 +215,61 @@ def test_an_amended_report_replaces_its_labels_and_nothing_else_is_made_anew(tmp
     assert (chain[1], chain[2]) == ([1, 2], ["final", "amended"])
 
 
+def exported(workspace: Path, out: Path, *options: str) -> dict[str, bytes]:
+    subprocess.run(
+        [sys.executable, "-m", "reportlabel", "export", str(workspace), "--to", "parquet", "--out", str(out), *options],
+        check=True,
+        capture_output=True,
+    )
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
+def test_an_earlier_version_gives_the_same_bytes_later(tmp_path: Path) -> None:
+    folder, workspace = small_archive(tmp_path / "archive"), tmp_path / "workspace"
+    run(folder, workspace, Options(site="main", parts=4))
+    then = exported(workspace, tmp_path / "then", "--features")
+    assert {"labels.parquet", "features.parquet", "card.md", "manifest.json"} <= set(then)
+    text = (folder / "reports.csv").read_text(encoding="utf-8")
+    (folder / "reports.csv").write_text(text.replace("結節を認めます", "結節は認めません"), encoding="utf-8")
+    run(folder, workspace, Options(site="main"))
+    now = exported(workspace, tmp_path / "now", "--features")
+    again = exported(workspace, tmp_path / "again", "--as-of", "0", "--features")
+    assert again == then
+    assert now["labels.parquet"] != then["labels.parquet"]
+    wrong = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "reportlabel",
+            "export",
+            str(workspace),
+            "--to",
+            "parquet",
+            "--out",
+            "x",
+            "--as-of",
+            "9",
+        ],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert wrong.returncode == 2 and "no version 9" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_only_what_was_known_at_reading_can_be_an_input(departments: Path, tmp_path: Path) -> None:
+    exported(departments, tmp_path / "out", "--features")
+    features = pl.read_parquet(tmp_path / "out" / "features.parquet")
+    assert features.height > 10
+    votes = open_workspace(departments).read("votes").filter(pl.col("kind") == "record")
+    late = votes.filter(~pl.col("available_at_reading").fill_null(False))
+    assert late.height > 10
+    keys = ["exam_id", "label_set", "finding", "function_id", "evidence"]
+    known = votes.filter(pl.col("available_at_reading")).select(keys).unique()
+    assert features.select(keys).unique().join(known, on=keys, how="anti").is_empty()
+
+
 def test_workers_do_not_change_the_result(tmp_path: Path, hospital: Path, departments: Path) -> None:
     two = tmp_path / "two"
     run(archive(hospital, "a.yaml", ("ssmix2", "ssmix2"), ("ris", "ris_csv")), two, Options(parts=4, workers=2))
