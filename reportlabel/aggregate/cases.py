@@ -62,7 +62,7 @@ def cases_of(scope: pl.DataFrame, exams: pl.DataFrame, label_sets: Mapping[str, 
         raise InputError(f"scope: {unknown} rows name a label set that is not among the rules")
     classes: list[str | None] = table["modality_class"].unique().sort().to_list()
     numbers = {name: number for number, name in enumerate(classes)}
-    strata = table["modality_class"].replace_strict(numbers, return_dtype=pl.Int64).to_numpy()
+    strata = table["modality_class"].replace_strict(numbers, return_dtype=pl.Int64).to_numpy().astype(np.int64)
     sizes = {name: len(label_set.findings) for name, label_set in label_sets.items()}
     return Cases(
         table=table.select("exam_id", "label_set", pl.col("patient_id").fill_null(pl.col("exam_id"))),
@@ -72,7 +72,7 @@ def cases_of(scope: pl.DataFrame, exams: pl.DataFrame, label_sets: Mapping[str, 
             name: table.select(pl.arg_where(pl.col("label_set") == name)).to_series().to_numpy().astype(np.int64)
             for name in label_sets
         },
-        sizes=table["label_set"].replace_strict(sizes, return_dtype=pl.Int64).to_numpy(),
+        sizes=table["label_set"].replace_strict(sizes, return_dtype=pl.Int64).to_numpy().astype(np.int64),
     )
 
 
