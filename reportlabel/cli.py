@@ -178,21 +178,25 @@ def evaluate_records(
 
 @app.command()
 def explain(
-    reports: Reports,
-    report_id: Annotated[str, typer.Argument(help="Id of the report to explain.")],
+    source: Annotated[Path, typer.Argument(help="CSV, TSV or Parquet of reports, or the folder of a workspace.")],
+    key: Annotated[str, typer.Argument(help="Id of the report, or of the exam of a workspace.")],
     label_set: Annotated[str | None, typer.Option("--label-set", help="Also show the labels that result.")] = None,
     rules: RulesFolder = None,
     id_column: IdColumn = "report_id",
     text_column: TextColumn = "text",
     encoding: Encoding = None,
 ) -> None:
-    """Show one report coloured: each mention, its clause, its cue, its rule."""
+    """Show one report coloured: each mention, its clause, its cue, its rule; of a workspace also every vote."""
+    if source.is_dir():
+        from reportlabel.report.explain_exam import run_explain_exam
+
+        raise typer.Exit(run_explain_exam(source, key, label_set=label_set, rules_folder=rules, console=_console()))
     from reportlabel.report.explain import run_explain
 
     raise typer.Exit(
         run_explain(
-            reports,
-            report_id,
+            source,
+            key,
             label_set=label_set,
             rules_folder=rules,
             id_column=id_column,

@@ -63,13 +63,22 @@ def run_explain(
     report = pl.DataFrame({"report_id": [report_id], "text": [text]})
     table = annotator.annotate(report, region=chosen.region if chosen else None)
     mentions = read_mentions(text, table, annotator)
+    width = show_report(f"report {report_id}", text, mentions, console)
+    if chosen is not None:
+        labels = label_reports(report["report_id"], table, chosen, rules)
+        _show_labels(labels, mentions, chosen, rules, console, width=width)
+    return int(ExitCode.DONE)
+
+
+def show_report(title: str, text: str, mentions: Sequence[ReadMention], console: Console) -> int:
+    """Print a report coloured, and its mentions; returns the width that was used."""
     width = min(console.width, _WIDEST)
     # without colours a number must not look like one of the report
     numbers = "{}" if console.color_system else "[{}]"
     console.print(
         Panel(
             fold(coloured(text, mentions, focus=True, numbers=numbers), width - 6),
-            title=Text(f"report {report_id}", style="bold"),
+            title=Text(title, style="bold"),
             subtitle=legend(),
             box=box.ROUNDED,
             padding=(1, 2),
@@ -80,10 +89,7 @@ def run_explain(
         console.print("nothing in this report is a finding of the rules")
     else:
         console.print(_mention_table(text, mentions, width=width))
-    if chosen is not None:
-        labels = label_reports(report["report_id"], table, chosen, rules)
-        _show_labels(labels, mentions, chosen, rules, console, width=width)
-    return int(ExitCode.DONE)
+    return width
 
 
 def coloured(text: str, mentions: Sequence[ReadMention], *, focus: bool = False, numbers: str = "{}") -> Text:
