@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from reportlabel.errors import InputError
+from reportlabel.ingest.apart import read_apart
 from reportlabel.ingest.archive import Archive, reader_of
 from reportlabel.ingest.raw import LONG_NUMBER, RawStore, Task, look, read_task, tasks
 from reportlabel.ingest.rows import ExamRow, PatientRow, Quarantined, RecordRow, ReportRow, Row
@@ -82,8 +83,10 @@ _MUCH = 64 << 20
 
 
 def _each_task(cut: list[Task], store: RawStore, workers: int) -> Iterator[pl.DataFrame]:
-    much = sum(file.size for task in cut for file in task.files) > _MUCH
-    if not cut or (not much and (workers == 1 or len(cut) < 2)):
+    if workers == 1 and sum(file.size for task in cut for file in task.files) > _MUCH:
+        yield from read_apart(cut, store)
+        return
+    if workers == 1 or len(cut) < 2:
         for task in cut:
             yield read_task(task, store)
         return

@@ -126,6 +126,34 @@ def test_several_processes_give_the_same_rows(archive: Path, tmp_path: Path, mon
         assert one.rows(table).drop("reading").equals(two.rows(table).drop("reading"))
 
 
+def test_reading_apart_gives_the_same_rows(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = RawStore(tmp_path / "one", 4), RawStore(tmp_path / "two", 4)
+    opened = open_archive(archive, site="main")
+    monkeypatch.setattr("reportlabel.ingest.stage.tasks", lambda a, f: tasks(a, f, files_a_task=1))
+    read_archive(opened, one)
+    monkeypatch.setattr("reportlabel.ingest.stage._MUCH", 0)
+    assert read_archive(opened, two).files == 2
+    for table in raw.ROW_TABLES:
+        assert one.rows(table).drop("reading").equals(two.rows(table).drop("reading"))
+
+
+def test_a_reading_process_that_dies_is_told(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RawStore(tmp_path / "raw", 4)
+    monkeypatch.setattr("reportlabel.ingest.stage._MUCH", 0)
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(InputError, match="process that reads"):
+        read_archive(open_archive(archive, site="main"), store)
+
+
+def test_a_wrong_option_is_told_from_apart_too(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    described = tmp_path / "archive.yaml"
+    described.write_text("sources:\n  - {path: archive, format: ris_csv, site: a, options: {colour: red}}\n")
+    for much in (1 << 30, 0):
+        monkeypatch.setattr("reportlabel.ingest.stage._MUCH", much)
+        with pytest.raises(ConfigError, match="colour"):
+            read_archive(open_archive(described), RawStore(tmp_path / f"raw{much}", 4))
+
+
 # --- archives
 
 
