@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -135,13 +135,13 @@ def _run(archive: Path, folder: Path, options: Options, tell: Tell, *, label: bo
             each_file=lambda done, of: tell("read", done, of),
         )
         unrecognised = [hidden_numbers(path) for path in found.unrecognised]
-        job = _job(store, study, unrecognised, label=label)
+        job = _job(store, study, label=label)
         stale = [part for part in range(workspace.parts) if _finished(workspace, part) != job.signatures(part)]
         tell("label" if label else "assemble", 0, len(stale))
         for done, (part, made) in enumerate(_made(job, stale, study, options, store), start=1):
             _write(workspace, part, made, job)
             tell("label" if label else "assemble", done, len(stale))
-        changed = bool(stale)
+        changed = _note_reading(workspace, store, unrecognised) or bool(stale)
         if label:
             study.forget_readers()
             changed |= _aggregate(workspace, study, job, tell)
@@ -175,17 +175,16 @@ class _Job:
     readings: Mapping[int, Sequence[str]]
     shared_uids: tuple[str, ...]
     paths: pl.DataFrame
-    unrecognised: tuple[str, ...]
     made_of: str
     voted_by: str
 
     def signatures(self, part: int) -> dict[str, str]:
         """Stage -> signature of what the part is to be made of."""
-        assembled = _hash(self.made_of, *self.readings.get(part, ()), *(self.unrecognised if part == 0 else ()))
+        assembled = _hash(self.made_of, *self.readings.get(part, ()))
         return {"assemble": assembled, **({"vote": _hash(assembled, self.voted_by)} if self.label else {})}
 
 
-def _job(store: RawStore, study: Study, unrecognised: Sequence[str], *, label: bool) -> _Job:
+def _job(store: RawStore, study: Study, *, label: bool) -> _Job:
     shared = store.shared_uids()
     return _Job(
         run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z-{_hash(str(datetime.now(UTC).timestamp()))[:6]}",
@@ -193,7 +192,6 @@ def _job(store: RawStore, study: Study, unrecognised: Sequence[str], *, label: b
         readings=store.readings_by_part(),
         shared_uids=tuple(shared),
         paths=store.shown_paths(),
-        unrecognised=tuple(unrecognised),
         made_of=_hash(version("reportlabel"), study.rules.sha256, *shared),
         voted_by=_hash(json.dumps(sorted(study.label_sets)), str(study.records)),
     )
@@ -216,29 +214,45 @@ def _finished(workspace: Workspace, part: int) -> dict[str, str]:
 # --- making parts -----------------------------------------------------------------------------------------------------
 
 
+def _note_reading(workspace: Workspace, store: RawStore, unrecognised: Sequence[str]) -> bool:
+    """Keep what the readers set aside, and files that no reader knows; returns whether it is other than before."""
+    files = store.files().sort("archive", "path")
+    signature = _hash(*files["reading"], *unrecognised)
+    before = workspace.read("progress", part=workspace.parts)
+    if before["signature"].to_list() == [signature]:
+        return False
+    set_aside = store.rows("quarantine").with_columns(stage=pl.lit("read")).select(QUARANTINE.names())
+    unknown = pl.DataFrame(
+        [("read", "file", path, None, UNRECOGNISED, UNRECOGNISED_REMEDY) for path in unrecognised],
+        schema=QUARANTINE,
+        orient="row",
+    )
+    quarantine = pl.concat([set_aside.cast(QUARANTINE), unknown])
+    rows = int(files["rows"].sum())
+    reasons = quarantine.group_by("reason").len().sort("reason")
+    counts = [
+        ("read", "rows", "in", "", rows + quarantine.height),
+        *(("read", "rows", "quarantined", reason, count) for reason, count in reasons.iter_rows()),
+        ("read", "rows", "out", "", rows),
+    ]
+    part = workspace.parts
+    workspace.replace_part("quarantine", part, quarantine)
+    workspace.replace_part("attrition", part, pl.DataFrame(counts, schema=ATTRITION, orient="row"))
+    workspace.replace_part("progress", part, pl.DataFrame([("read", signature)], schema=PROGRESS, orient="row"))
+    return True
+
+
 @dataclass(frozen=True)
 class _Made:
     assembled: Assembled
     voted: flow.Voted | None
-    read_quarantine: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=QUARANTINE))
 
 
 def _make(part: int, job: _Job, study: Study, store: RawStore) -> _Made:
     raw = RawRows(*(store.rows(table, part=part) for table in ("patients", "exams", "reports", "records")))
     assembled = flow.ingest(raw, study, shared_uids=job.shared_uids, paths=job.paths)
     voted = flow.vote(assembled.exams, assembled.reports, assembled.records, study) if job.label else None
-    return _Made(assembled, voted, _read_quarantine(store, job) if part == 0 else pl.DataFrame(schema=QUARANTINE))
-
-
-def _read_quarantine(store: RawStore, job: _Job) -> pl.DataFrame:
-    """What the readers set aside, and files that no reader knows; kept with the first part."""
-    rows = store.rows("quarantine").with_columns(stage=pl.lit("read"))
-    files = pl.DataFrame(
-        [("read", "file", path, None, UNRECOGNISED, UNRECOGNISED_REMEDY) for path in job.unrecognised],
-        schema=QUARANTINE,
-        orient="row",
-    )
-    return pl.concat([rows.select(QUARANTINE.names()).cast(QUARANTINE), files])
+    return _Made(assembled, voted)
 
 
 def _made(
@@ -299,7 +313,7 @@ def _write(workspace: Workspace, part: int, made: _Made, job: _Job) -> None:
     workspace.replace_part("exams", part, assembled.exams)
     workspace.replace_part("reports", part, assembled.reports)
     workspace.replace_part("records", part, assembled.records)
-    workspace.replace_part("quarantine", part, pl.concat([made.read_quarantine, assembled.quarantine]))
+    workspace.replace_part("quarantine", part, assembled.quarantine)
     attrition = [assembled.attrition]
     if voted is not None:
         workspace.replace_part("links", part, voted.links)
@@ -319,7 +333,7 @@ def _summed(workspace: Workspace) -> pl.DataFrame:
         .agg(pl.col("rows").sum())
         .select(ATTRITION.names())
         .sort(
-            pl.col("stage").replace_strict({"assemble": 0, "link": 1, "vote": 2}, default=3),
+            pl.col("stage").replace_strict({"read": 0, "assemble": 1, "link": 2, "vote": 3}, default=4),
             "table",
             pl.col("outcome").replace_strict({"in": 0, "excluded": 1, "quarantined": 2, "out": 3}),
             "reason",

@@ -135,9 +135,9 @@ class Workspace:
             ) from error
 
     def replace_part(self, name: str, part: int, rows: pl.DataFrame) -> None:
-        """Write the patients of one part anew, in one commit."""
-        if not 0 <= part < self.parts:
-            raise ValueError(f"part {part} is none of 0 to {self.parts - 1}")
+        """Write the patients of one part anew, in one commit; part ``parts`` holds what belongs to no patient."""
+        if not 0 <= part <= self.parts:
+            raise ValueError(f"part {part} is none of 0 to {self.parts}")
         table = self._checked(name, rows).with_columns(pl.lit(part, dtype=pl.Int32).alias(_PART))
         first = not self.exists(name)
         write_deltalake(
@@ -209,7 +209,7 @@ class Workspace:
                 self.replace(name, kept)
             return rows.height - kept.height
         removed = 0
-        for part in range(self.parts):
+        for part in range(self.parts + 1):
             rows = self.read(name, part=part)
             kept = rows.filter(~gone)
             if kept.height < rows.height:

@@ -126,7 +126,7 @@ def test_rows_in_are_rows_out_at_every_stage(departments: Path, resources: Path)
             pl.col("rows").filter(pl.col("outcome") == "in").sum().alias("came"),
             pl.col("rows").filter(pl.col("outcome") != "in").sum().alias("went"),
         )
-        assert sums.height == 5 and (sums["came"] == sums["went"]).all(), sums
+        assert sums.height == 6 and (sums["came"] == sums["went"]).all(), sums
         assert (sums["came"] > 0).all()
         reasons = attrition.filter(pl.col("outcome").is_in(["excluded", "quarantined"]))["reason"]
         assert (reasons.str.len_chars() > 10).all()
@@ -213,6 +213,20 @@ def test_an_amended_report_replaces_its_labels_and_nothing_else_is_made_anew(tmp
         .iter_rows()
     )
     assert (chain[1], chain[2]) == ([1, 2], ["final", "amended"])
+
+
+def test_what_is_wrong_in_a_new_file_is_told_though_no_patient_changes(tmp_path: Path) -> None:
+    folder, workspace = small_archive(tmp_path / "archive"), tmp_path / "workspace"
+    assert run(folder, workspace, Options(site="main", parts=3)).quarantined == 0
+    (folder / "broken.csv").write_text(
+        "患者ID,受付番号,検査日,モダリティ,検査部位,所見\n00000001,Z1,いつか,CT,胸部CT,異常なし\n", encoding="utf-8"
+    )
+    done = run(folder, workspace, Options(site="main"))
+    assert (done.quarantined, done.exit_code, done.snapshot) == (1, 1, 1)
+    told = open_workspace(workspace).read("quarantine").row(0, named=True)
+    assert (told["stage"], told["path"], told["row"]) == ("read", "broken.csv", 2)
+    (folder / "broken.csv").unlink()
+    assert run(folder, workspace, Options(site="main", forget_gone=True)).quarantined == 0
 
 
 def exported(workspace: Path, out: Path, *options: str) -> dict[str, bytes]:
