@@ -201,9 +201,11 @@ def test_a_full_disk_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_a_stopped_run_leaves_nothing_half_written(tmp_path: Path, number: signal.Signals) -> None:
     program = f"""
+        import signal
         import time
         from pathlib import Path
         from reportlabel.export.atomic import AtomicText
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may have been started with nohup
         with AtomicText(Path({str(tmp_path / "out.txt")!r})) as output:
             output.write("half")
             print("ready", flush=True)
