@@ -10,16 +10,16 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format types docs bench build clean
+.PHONY: help run test lint format types docs bench train-small build clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: $(RUN_STAMP)  ## label a small synthetic hospital and show the summary
 	$(BIN)/reportlabel demo
 
 test: $(DEV_STAMP)  ## run the whole test suite
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 lint: $(DEV_STAMP)  ## check style
 	$(BIN)/ruff check .
@@ -37,6 +37,9 @@ docs: $(DOCS_STAMP)  ## build the documentation into site/
 
 bench: $(RUN_STAMP)  ## measure speed and memory
 	$(BIN)/reportlabel bench
+
+train-small: $(DEV_STAMP)  ## train a small sentence classifier from nothing
+	$(BIN)/reportlabel train --recipe small --out build/ja_findings_tiny
 
 build: $(DEV_STAMP)  ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m build

@@ -14,7 +14,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from reportlabel.consent.command import consent_app
+from reportlabel.deidentify.command import audit_app, dicom_app, linkage_app
+from reportlabel.deidentify.options import Actor, KeyEnv, KeyFileOption, PassphraseEnv, Persons
 from reportlabel.errors import ExitCode, ReportLabelError
+from reportlabel.review.command import app as review_app
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,6 +31,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(consent_app, name="consent")
+app.add_typer(review_app, name="review")
+app.add_typer(linkage_app, name="linkage")
+app.add_typer(audit_app, name="audit")
+app.add_typer(dicom_app, name="dicom")
 rules_app = typer.Typer(help="Check, test and compare the rules.", no_args_is_help=True)
 app.add_typer(rules_app, name="rules")
 
@@ -36,6 +45,12 @@ RulesFolder = Annotated[Path | None, typer.Option("--rules", help="Another rules
 IdColumn = Annotated[str, typer.Option("--id-column", help="Column with the report id.")]
 TextColumn = Annotated[str, typer.Option("--text-column", help="Column with the report text.")]
 Encoding = Annotated[str | None, typer.Option("--encoding", help="Encoding of a CSV; found out where not given.")]
+
+
+Bert = Annotated[
+    bool, typer.Option("--bert/--no-bert", help="A sentence classifier votes too; the one of the package.")
+]
+Model = Annotated[Path | None, typer.Option("--model", help="Folder of another sentence classifier.")]
 
 
 def main() -> None:
@@ -65,17 +80,12 @@ def label(
     id_column: IdColumn = "report_id",
     text_column: TextColumn = "text",
     encoding: Encoding = None,
-    bert: Annotated[
-        bool, typer.Option("--bert/--no-bert", help="Sentence classifier; this version has rules only.")
-    ] = False,
+    bert: Bert = False,
+    model: Model = None,
 ) -> None:
     """Label every report of a file."""
     from reportlabel.label import label_file
 
-    if bert:
-        from reportlabel.errors import ConfigError
-
-        raise ConfigError("--bert: this version has no sentence classifier; leave the option out")
     with _errors().status("labelling …"):
         run = label_file(
             reports,
@@ -87,6 +97,7 @@ def label(
             id_column=id_column,
             text_column=text_column,
             encoding=encoding,
+            model=_classifier(bert, model),
         )
     for note in run.notes:
         _errors().print(f"[yellow]note:[/] {_escaped(note)}", highlight=False, soft_wrap=True)
@@ -249,28 +260,79 @@ def ingest(
 def run(
     archive: Annotated[Path, typer.Option("--archive", help="A folder or an archive.yaml, as for `ingest`.")],
     workspace: WorkspaceFolder,
+    protocol: Annotated[
+        str | None,
+        typer.Argument(help="The study protocol: one of the package, or a .yaml file. Without: no study, raw ids."),
+    ] = None,
     label_sets: Annotated[
         list[str] | None, typer.Option("--label-set", help="Only these label sets; may be repeated; default: all.")
     ] = None,
     records: Annotated[bool, typer.Option("--records/--no-records", help="Whether linked records vote.")] = True,
+    bert: Bert = False,
+    model: Model = None,
     site: Site = "main",
     workers: Annotated[int, typer.Option("--workers", help="Processes.")] = 1,
     every_byte: EveryByte = False,
     forget_gone: ForgetGone = False,
     rules: RulesFolder = None,
+    linkage: Annotated[Path | None, typer.Option("--linkage", help="The linkage store; made on first use.")] = None,
+    refusals: Annotated[Path | None, typer.Option("--refusals", help="The list of refusals (CSV or Parquet).")] = None,
+    staging: Annotated[
+        Path | None, typer.Option("--staging", help="Rows as they were read; default: WORKSPACE.staging.")
+    ] = None,
+    known: Annotated[
+        Path | None, typer.Option("--known", help="Names, addresses, phones of patients, to be searched in texts.")
+    ] = None,
+    staff: Annotated[Path | None, typer.Option("--staff", help="Names of staff, to be searched in texts.")] = None,
+    persons: Persons = None,
+    prior: Annotated[Path | None, typer.Option("--prior", help="Who took part in an earlier study.")] = None,
+    visits: Annotated[Path | None, typer.Option("--visits", help="Days on which patients visited.")] = None,
+    purpose: Annotated[str, typer.Option("--purpose", help="Why, for the audit log.")] = "labels of the study",
+    actor: Actor = None,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnv = None,
+    passphrase_env: PassphraseEnv = None,
 ) -> None:
-    """From an archive to labels: ingest, link, annotate, vote, aggregate."""
+    """From an archive to labels: ingest, consent, link, de-identify, annotate, vote, aggregate."""
     from reportlabel.report.run_summary import run_run
     from reportlabel.run import Options
 
+    governance = None
+    if protocol is not None:
+        from reportlabel.deidentify.options import key_source, login
+        from reportlabel.errors import ConfigError
+        from reportlabel.govern import read_governance
+
+        if linkage is None or refusals is None:
+            raise ConfigError(
+                "a run under a protocol needs --linkage and --refusals (a list with its header alone is one)"
+            )
+        governance = read_governance(
+            protocol,
+            archive=archive,
+            workspace=workspace,
+            linkage=linkage,
+            key=key_source(key_file, key_env, passphrase_env, ask_passphrase=False),
+            actor=actor or login(),
+            purpose=purpose,
+            refusals=refusals,
+            staging=staging,
+            persons=persons,
+            prior=prior,
+            visits=visits,
+            known=known,
+            staff=staff,
+        )
     options = Options(
         rules=rules,
         label_sets=tuple(label_sets or ()),
         records=records,
+        classifier=_classifier(bert, model),
         site=site,
         workers=workers,
         every_byte=every_byte,
         forget_gone=forget_gone,
+        governance=governance,
     )
     raise typer.Exit(run_run(archive, workspace, options, console=_console()))
 
@@ -278,8 +340,10 @@ def run(
 @app.command()
 def export(
     workspace: Annotated[Path, typer.Argument(help="The folder of the tables.")],
-    to: Annotated[str, typer.Option("--to", help="parquet, datasets, monai, chexpert or ct-rate.")],
     out: Annotated[Path, typer.Option("--out", help="The folder to make; an earlier export there is replaced.")],
+    to: Annotated[
+        str | None, typer.Option("--to", help="Labels as parquet, datasets, monai, chexpert or ct-rate.")
+    ] = None,
     as_of: Annotated[int | None, typer.Option("--as-of", help="The labels of this version; default: the last.")] = None,
     label_sets: Annotated[
         list[str] | None, typer.Option("--label-set", help="Only these label sets; may be repeated; default: all.")
@@ -300,9 +364,56 @@ def export(
         bool, typer.Option("--features", help="Also the record votes that were known at reading.")
     ] = False,
     rules: RulesFolder = None,
+    deliverable: Annotated[
+        str | None, typer.Option("--deliverable", help="Of the study protocol; default: its labels.")
+    ] = None,
+    recipient: Annotated[
+        str | None, typer.Option("--recipient", help="Who gets it, as the study protocol lists them.")
+    ] = None,
+    purpose: Annotated[str | None, typer.Option("--purpose", help="What for, as the study protocol lists it.")] = None,
+    refusals: Annotated[
+        Path | None, typer.Option("--refusals", help="The list of refusals as it is today (of a study).")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="pseudonymised or anonymised; default: as the protocol says.")
+    ] = None,
+    seal_to: Annotated[
+        str | None, typer.Option("--seal-to", help="Public key of the recipient (age1…): one encrypted file.")
+    ] = None,
+    dicom: Annotated[
+        Path | None, typer.Option("--dicom", help="Folder of `dicom deidentify`, for deliverables with pictures.")
+    ] = None,
+    values: Annotated[
+        Path | None, typer.Option("--values", help="Values of software and readers, for a comparison.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", help="The hospital's table of photographs (skin studies).")
+    ] = None,
+    photographs: Annotated[
+        Path | None, typer.Option("--photographs", help="Folder of stripped photographs (skin studies).")
+    ] = None,
+    stripped: Annotated[Path | None, typer.Option("--stripped", help="Their table (Parquet).")] = None,
+    clearance: Annotated[
+        Path | None, typer.Option("--clearance", help="What reviewers decided on them (Label Studio JSON).")
+    ] = None,
+    regions: Annotated[
+        Path | None, typer.Option("--regions", help="What reviewers marked on them (Label Studio JSON).")
+    ] = None,
+    several: Annotated[
+        str, typer.Option("--several", help="Several bone scans of a patient: problem, first or last.")
+    ] = "problem",
+    unconfirmed: Annotated[bool, typer.Option("--unconfirmed", help="Also what no reader has confirmed.")] = False,
+    inside: Annotated[
+        Path | None, typer.Option("--inside", help="Folder for the tables that stay in the hospital.")
+    ] = None,
+    persons: Persons = None,
+    actor: Actor = None,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnv = None,
+    passphrase_env: PassphraseEnv = None,
 ) -> None:
-    """Write the labels of a workspace for training code."""
-    from reportlabel.export.command import run_export
+    """Write the labels of a workspace for training code, or another deliverable of a study."""
+    from reportlabel.export.command import read_request, read_sources, run_export
     from reportlabel.export.options import export_options, uncertain_policies
 
     options = export_options(
@@ -312,6 +423,21 @@ def export(
         not_mentioned=not_mentioned,
         features=features,
     )
+    request = None
+    if recipient is not None or purpose is not None or deliverable is not None:
+        from reportlabel.deidentify.options import key_source, login, read_persons
+
+        request = read_request(
+            recipient=recipient,
+            purpose=purpose,
+            refusals=refusals,
+            deliverable=deliverable,
+            profile=profile,
+            seal_to=seal_to,
+            persons=read_persons(persons),
+            actor=actor or login(),
+            key=key_source(key_file, key_env, passphrase_env, ask_passphrase=False),
+        )
     raise typer.Exit(
         run_export(
             workspace,
@@ -322,6 +448,56 @@ def export(
             as_of=as_of,
             images=images,
             rules=rules,
+            request=request,
+            sources=read_sources(
+                dicom=dicom,
+                values=values,
+                pictures=pictures,
+                photographs=photographs,
+                stripped=stripped,
+                clearance=clearance,
+                regions=regions,
+                several=several,
+                confirmed_only=not unconfirmed,
+                split_salt=split_salt,
+                rules=rules,
+            ),
+            inside=inside,
+            console=_console(),
+        )
+    )
+
+
+@app.command()
+def destroy(
+    workspace: Annotated[Path, typer.Argument(help="The workspace of the study.")],
+    what: Annotated[
+        str,
+        typer.Option(
+            "--what", help="linkage: the table of codes and the rows as they were read; everything: also the workspace."
+        ),
+    ],
+    custodian: Annotated[str, typer.Option("--custodian", help="The custodian, as the protocol names the office.")],
+    purpose: Annotated[str, typer.Option("--purpose", help="Why, for the certificate.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it is only said what would go.")] = False,
+    actor: Actor = None,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnv = None,
+    passphrase_env: PassphraseEnv = None,
+) -> None:
+    """End a study: nothing can be linked to a patient again; a certificate says what was destroyed."""
+    from reportlabel.deidentify.options import key_source, login
+    from reportlabel.destroy import run_destroy
+
+    raise typer.Exit(
+        run_destroy(
+            workspace,
+            what=what,
+            custodian=custodian,
+            purpose=purpose,
+            actor=actor or login(),
+            key=key_source(key_file, key_env, passphrase_env, ask_passphrase=False),
+            really=yes,
             console=_console(),
         )
     )
@@ -343,6 +519,49 @@ def synth(
 
     raise typer.Exit(
         run_synth(out, patients=patients, seed=seed, formats=formats or [], workers=workers, console=_console())
+    )
+
+
+@app.command()
+def train(
+    workspace: Annotated[
+        Path | None, typer.Argument(help="Its reports, labels and readings are learned from too; default: none.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="The model folder to write; its name is the id of the model.")
+    ] = Path("model"),
+    base: Annotated[Path | None, typer.Option("--base", help="A model folder to go on from.")] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Numbers of train.yaml: full, small or round.")] = None,
+    pretrain: Annotated[
+        bool, typer.Option("--pretrain", help="First fill in masked words of all reports of the workspace.")
+    ] = False,
+    work: Annotated[Path | None, typer.Option("--work", help="Folder of what is half done; default: OUT.work.")] = None,
+    settings: Annotated[Path | None, typer.Option("--settings", help="Another train.yaml.")] = None,
+    rules: RulesFolder = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="Of torch; default: all cores.")] = None,
+    public: Annotated[
+        Path | None, typer.Option("--public", help="Entry of a public model: make a model folder of it instead.")
+    ] = None,
+) -> None:
+    """Train a sentence classifier: from the synthetic hospital, or a round more on a workspace."""
+    from reportlabel.train.command import run_convert, run_train
+
+    if public is not None:
+        raise typer.Exit(run_convert(public, out, console=_console()))
+
+    raise typer.Exit(
+        run_train(
+            out,
+            workspace=workspace,
+            base=base,
+            recipe=recipe,
+            pretrain=pretrain,
+            work=work,
+            settings=settings,
+            rules=rules,
+            threads=threads,
+            console=_console(),
+        )
     )
 
 
@@ -392,6 +611,15 @@ def rules_diff(
     from reportlabel.rulebook.command import run_diff
 
     raise typer.Exit(run_diff(old, reports, label_set, rules_folder=rules, json_out=out, console=_console()))
+
+
+def _classifier(bert: bool, model: Path | None) -> Path | None:
+    """The folder of the classifier that is asked for."""
+    if model is not None or not bert:
+        return model
+    from reportlabel.vote.bert import default_model
+
+    return default_model()
 
 
 class _Output(Console):

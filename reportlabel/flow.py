@@ -22,6 +22,7 @@ from reportlabel.rulebook.exams import scope_of
 from reportlabel.rulebook.models import LabelSet
 from reportlabel.schema import ATTRITION, EXAM_VOTES, LINKS
 from reportlabel.study import Study
+from reportlabel.vote.bert import Classifier, added_mentions, bert_exam_votes, with_confidence
 from reportlabel.vote.records import record_votes
 from reportlabel.vote.report import report_votes
 
@@ -56,6 +57,15 @@ def vote(exams: pl.DataFrame, reports: pl.DataFrame, records: pl.DataFrame, stud
     said = report_votes(
         counting, scope=scope, label_sets=dict(study.label_sets), rules=study.rules, annotator=study.annotator
     )
+    judged = pl.DataFrame(schema=EXAM_VOTES)
+    if study.extractor is not None:
+        judged = bert_exam_votes(
+            counting,
+            scope=scope,
+            label_sets=dict(study.label_sets),
+            annotator=study.annotator,
+            extractor=study.extractor,
+        )
     links, linked = pl.DataFrame(schema=LINKS), pl.DataFrame(schema=EXAM_VOTES)
     if study.records:
         links = link_records(read, records, study.linked.windows, signed=signed)
@@ -69,7 +79,8 @@ def vote(exams: pl.DataFrame, reports: pl.DataFrame, records: pl.DataFrame, stud
             linked=study.linked,
             annotator=study.record_reader,
         )
-    return Voted(links, said.mentions, pl.concat([said.votes, linked]), _attrition(exams, read, scope, records, links))
+    votes = pl.concat([said.votes, judged, linked])
+    return Voted(links, said.mentions, votes, _attrition(exams, read, scope, records, links))
 
 
 NO_REPORT = "No final report."
@@ -102,15 +113,33 @@ class Labelled:
     labels: pl.DataFrame
 
 
-def label_batch(reports: pl.DataFrame, annotator: Annotator, label_set: LabelSet) -> Labelled:
+def label_batch(
+    reports: pl.DataFrame, annotator: Annotator, label_set: LabelSet, *, extractor: Classifier | None = None
+) -> Labelled:
     """Label a batch of reports that stand alone, without archive and records.
 
     Args:
         reports: columns ``report_id`` and ``text``.
+        extractor: a sentence classifier; it speaks of the labels on which the rules are silent, where it is sure.
 
     Returns:
-        Mentions of all findings of the rules, and one label a report and label-set entry.
+        Mentions of all findings of the rules, those that the classifier adds behind them (the whole sentence as the
+        expression), and one label a report and label-set entry.
     """
     mentions = annotator.annotate(reports, region=label_set.region)
+    if extractor is not None:
+        said = extractor.read(reports, region=label_set.region, annotator=annotator)
+        added = added_mentions(
+            said,
+            mentions,
+            label_set,
+            annotator.rules,
+            model=extractor.card.id,
+            add_from=extractor.card.add_from,
+            beside_from=extractor.card.beside_from,
+        )
+        mentions = pl.concat([mentions, added])
+        labels = label_reports(reports["report_id"], mentions, label_set, annotator.rules)
+        return Labelled(mentions=mentions, labels=with_confidence(labels, said, label_set, annotator.rules))
     labels = label_reports(reports["report_id"], mentions, label_set, annotator.rules)
     return Labelled(mentions=mentions, labels=labels)

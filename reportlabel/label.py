@@ -22,6 +22,7 @@ from reportlabel.ingest.report_table import QUARANTINE, ReadCounts, ReportReader
 from reportlabel.rulebook.load import Rulebook, find_label_set, load_rules
 from reportlabel.rulebook.models import LabelSet
 from reportlabel.schema import LABELS, MENTIONS
+from reportlabel.vote.bert import Classifier, classifier_version, load_classifier
 
 BATCH_ROWS = 2_000
 
@@ -51,6 +52,7 @@ def label_file(
     id_column: str = "report_id",
     text_column: str = "text",
     encoding: str | None = None,
+    model: Path | None = None,
 ) -> LabelRun:
     """Label every report of a CSV, TSV or Parquet file.
 
@@ -62,9 +64,10 @@ def label_file(
         out: Parquet of one row a report and label.
         mentions: Parquet of one row a finding expression, of all findings of the rules.
         workers: processes; the result does not depend on it.
+        model: folder of a sentence classifier that adds what the rules do not mention; None: rules alone.
 
     Raises:
-        ConfigError: unknown label set, wrong rules, output that cannot be written.
+        ConfigError: unknown label set, wrong rules, a model that is missing or altered, output that cannot be written.
         InputError: input that cannot be read at all.
     """
     if workers < 1:
@@ -82,13 +85,14 @@ def label_file(
         "reportlabel": version("reportlabel"),
         "rules_sha256": rulebook.sha256,
         "label_set": chosen.id,
+        "model": "rules" if model is None else classifier_version(model),
     }
     outputs: list[AtomicFile] = [ParquetSink(out, LABELS, metadata=metadata, sources=[reports])]
     if mentions is not None:
         outputs.append(ParquetSink(mentions, MENTIONS, metadata=metadata, sources=[reports]))
     values: list[pl.DataFrame] = []
     with commit_all(*outputs) as sinks:
-        for labelled in _labelled(reader, rulebook, chosen, workers=workers):
+        for labelled in _labelled(reader, rulebook, chosen, model, workers=workers):
             for sink, table in zip(sinks, (labelled.labels, labelled.mentions), strict=False):
                 assert isinstance(sink, ParquetSink)
                 sink.write(table)
@@ -116,14 +120,17 @@ def _value_counts(labels: pl.DataFrame) -> pl.DataFrame:
     return labels.group_by("finding", "value", maintain_order=True).agg(pl.len().cast(pl.Int64).alias("reports"))
 
 
-def _labelled(reader: ReportReader, rules: Rulebook, label_set: LabelSet, *, workers: int) -> Iterator[Labelled]:
+def _labelled(
+    reader: ReportReader, rules: Rulebook, label_set: LabelSet, model: Path | None, *, workers: int
+) -> Iterator[Labelled]:
     if workers == 1:
         annotator = Annotator(rules)
+        extractor = None if model is None else load_classifier(model)
         _keep_loaded()
         for batch in reader:
-            yield label_batch(batch.reports, annotator, label_set)
+            yield label_batch(batch.reports, annotator, label_set, extractor=extractor)
     else:
-        yield from _in_processes(reader, rules, label_set, workers=workers)
+        yield from _in_processes(reader, rules, label_set, model, workers=workers)
 
 
 def _keep_loaded() -> None:
@@ -134,27 +141,30 @@ def _keep_loaded() -> None:
 
 # --- several processes: each builds its own annotator once and keeps it
 
-_worker: tuple[Annotator, LabelSet] | None = None
+_worker: tuple[Annotator, LabelSet, Classifier | None] | None = None
 
 
-def _start_worker(folder: Path, label_set: str) -> None:
+def _start_worker(folder: Path, label_set: str, model: Path | None) -> None:
     global _worker  # noqa: PLW0603 - a process pool offers no other place for what a worker holds
     rules = load_rules(folder)
-    _worker = (Annotator(rules), rules.label_sets[label_set])
+    _worker = (Annotator(rules), rules.label_sets[label_set], None if model is None else load_classifier(model))
     _keep_loaded()
 
 
 def _work(reports: pl.DataFrame) -> Labelled:
     assert _worker is not None
-    return label_batch(reports, *_worker)
+    annotator, label_set, extractor = _worker
+    return label_batch(reports, annotator, label_set, extractor=extractor)
 
 
-def _in_processes(reader: ReportReader, rules: Rulebook, label_set: LabelSet, *, workers: int) -> Iterator[Labelled]:
+def _in_processes(
+    reader: ReportReader, rules: Rulebook, label_set: LabelSet, model: Path | None, *, workers: int
+) -> Iterator[Labelled]:
     """Batches in the order of the file; at most two wait per worker, so that memory stays bounded."""
     # polars must not be forked
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(rules.folder, label_set.id)
+        workers, mp_context=context, initializer=_start_worker, initargs=(rules.folder, label_set.id, model)
     ) as pool:
         waiting: deque[Future[Labelled]] = deque()
         try:

@@ -18,7 +18,7 @@ import calendar
 import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
 from ipaddress import ip_address
@@ -30,7 +30,7 @@ import polars as pl
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from reportlabel.errors import ConfigError, RefusedError
-from reportlabel.link.windows import Choice, Window
+from reportlabel.link.windows import Choice
 from reportlabel.rulebook.load import rules_folder
 from reportlabel.rulebook.models import Name, Strict
 from reportlabel.rulebook.read_yaml import Document, Location, parse, read_yaml
@@ -723,21 +723,11 @@ class Protocol(Strict):
         """The kinds of records that the study may hold."""
         return frozenset(kind for item in self.items for kind in item.kinds)
 
-    def windows_for(self, windows: Sequence[Window]) -> tuple[Window, ...]:
-        """The windows with the changes of this study.
-
-        Raises:
-            ConfigError: it changes a window that does not exist.
-        """
-        known = {window.rule_id for window in windows}
-        if unknown := sorted(set(self.windows) - known):
-            raise ConfigError(f"{self.path}: windows: no such rule: {', '.join(unknown)}")
-        return tuple(
-            replace(window, **self.windows[window.rule_id].model_dump(exclude_unset=True, exclude={"reason"}))
-            if window.rule_id in self.windows
-            else window
-            for window in windows
-        )
+    def changed_windows(self) -> dict[str, dict[str, Any]]:
+        """Window id -> what this study changes of it (`reportlabel.rulebook.linked.LinkedRules.with_windows`)."""
+        return {
+            name: change.model_dump(exclude_unset=True, exclude={"reason"}) for name, change in self.windows.items()
+        }
 
     def decided(self) -> list[DecidedGap]:
         """Each gap of the notice with the value chosen and why, for manifests."""

@@ -7,7 +7,6 @@ last, so that a run that was killed at any moment is repeated where it stopped a
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import hashlib
 import json
@@ -15,8 +14,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,11 +24,15 @@ import polars as pl
 from reportlabel import flow
 from reportlabel.aggregate.combine import AGGREGATED, aggregate
 from reportlabel.aggregate.settings import load_settings
+from reportlabel.deidentify.linkage import LinkageStore
 from reportlabel.errors import ConfigError, ExitCode, InputError
+from reportlabel.govern import Governance, Governed, Withdrawn, claim, govern, open_store, people_out, refusals_of_parts
+from reportlabel.govern import withdraw as withdraw_patients
 from reportlabel.ingest.archive import open_archive
 from reportlabel.ingest.assemble import Assembled, RawRows, reports_that_count
 from reportlabel.ingest.raw import RawStore
 from reportlabel.ingest.stage import UNRECOGNISED, UNRECOGNISED_REMEDY, Read, hidden_numbers, read_archive
+from reportlabel.review.gold import fingerprint, gold_readings, read_values
 from reportlabel.rulebook.exams import scope_of
 from reportlabel.schema import ATTRITION, EXAM_LABELS, PROGRESS, QUARANTINE, WORKSPACE
 from reportlabel.store import PARTS, Workspace
@@ -54,16 +56,20 @@ class Options:
         every_byte: compare the contents of files even where size and time of change are the same.
         forget_gone: rows of files that are no longer in the archive go.
         parts: of a new workspace.
+        governance: the study protocol under which it is done, and what it needs; None: none, the workspace then holds
+            the hospital's own ids.
     """
 
     rules: Path | None = None
     label_sets: tuple[str, ...] = ()
     records: bool = True
+    classifier: Path | None = None
     site: str | None = None
     workers: int = 1
     every_byte: bool = False
     forget_gone: bool = False
     parts: int = PARTS
+    governance: Governance | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class Done:
         read: files and rows; parts: how many parts were made anew.
         attrition: summed over all parts. quarantined: rows of the quarantine table.
         snapshot: number of the version that the run left; None: nothing had changed.
+        withdrawn: who was taken out; None: without a study protocol.
     """
 
     read: Read
@@ -81,6 +88,7 @@ class Done:
     attrition: pl.DataFrame
     quarantined: int
     snapshot: int | None
+    withdrawn: Withdrawn | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -121,11 +129,16 @@ def _silent(_stage: str, _done: int, _of: int) -> None:
 def _run(archive: Path, folder: Path, options: Options, tell: Tell, *, label: bool) -> Done:
     if options.workers < 1:
         raise ConfigError(f"--workers {options.workers}: give 1 or more")
+    under = options.governance
+    if under is not None:
+        under.protocol.gate("run", today=under.today)
     found = open_archive(archive, site=options.site)
-    study = load_study(options.rules, label_sets=options.label_sets, records=options.records)
+    study = _study(options)
     workspace = open_workspace(folder, create=True, parts=options.parts)
-    with _alone(workspace):
-        store = RawStore(workspace.folder / "raw", workspace.parts)
+    linkage = None if under is None else open_store(under, workspace.folder)
+    with workspace.alone():
+        claim(workspace, under)
+        store = RawStore(workspace.folder / "raw" if under is None else under.staging, workspace.parts)
         read = read_archive(
             found,
             store,
@@ -134,14 +147,17 @@ def _run(archive: Path, folder: Path, options: Options, tell: Tell, *, label: bo
             forget_gone=options.forget_gone,
             each_file=lambda done, of: tell("read", done, of),
         )
-        unrecognised = [hidden_numbers(path) for path in found.unrecognised]
-        job = _job(store, study, label=label)
+        unrecognised = [hidden_numbers(path.as_posix()) for path in found.unrecognised]
+        withdrawn = None
+        if under is not None and linkage is not None:
+            withdrawn = withdraw_patients(workspace, store, under, linkage)
+        job = _job(store, study, workspace, options, label=label)
         stale = [part for part in range(workspace.parts) if _finished(workspace, part) != job.signatures(part)]
         tell("label" if label else "assemble", 0, len(stale))
-        for done, (part, made) in enumerate(_made(job, stale, study, options, store), start=1):
+        for done, (part, made) in enumerate(_made(job, stale, study, options, store, linkage), start=1):
             _write(workspace, part, made, job)
             tell("label" if label else "assemble", done, len(stale))
-        changed = _note_reading(workspace, store, unrecognised) or bool(stale)
+        changed = _note_reading(workspace, store, unrecognised, hide=under is not None) or bool(stale)
         if label:
             study.forget_readers()
             changed |= _aggregate(workspace, study, job, tell)
@@ -149,18 +165,18 @@ def _run(archive: Path, folder: Path, options: Options, tell: Tell, *, label: bo
         if changed or workspace.snapshots().is_empty():
             snapshot = workspace.take_snapshot(job.run_id, datetime.now(UTC).replace(tzinfo=None))
         attrition = _summed(workspace)
-        return Done(read, len(stale), attrition, workspace.read("quarantine", columns=["stage"]).height, snapshot)
+        quarantined = workspace.read("quarantine", columns=["stage"]).height
+        return Done(read, len(stale), attrition, quarantined, snapshot, withdrawn)
 
 
-@contextmanager
-def _alone(workspace: Workspace) -> Iterator[None]:
-    """No two runs on one workspace; the lock goes with the process."""
-    with (workspace.folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"another run is at work in {workspace.folder}; wait until it is done") from None
-        yield
+def _study(options: Options) -> Study:
+    """The rules of a run; a protocol chooses label sets and windows."""
+    under = options.governance
+    chosen = options.label_sets or (tuple(under.protocol.label_sets) if under is not None else ())
+    study = load_study(options.rules, label_sets=chosen, records=options.records, classifier=options.classifier)
+    if under is None:
+        return study
+    return replace(study, linked=study.linked.with_windows(under.protocol.changed_windows()))
 
 
 # --- what a part is made of -------------------------------------------------------------------------------------------
@@ -175,25 +191,31 @@ class _Job:
     readings: Mapping[int, Sequence[str]]
     shared_uids: tuple[str, ...]
     paths: pl.DataFrame
+    refused: Mapping[int, Sequence[str]]
+    workspace: Path
     made_of: str
     voted_by: str
 
     def signatures(self, part: int) -> dict[str, str]:
         """Stage -> signature of what the part is to be made of."""
-        assembled = _hash(self.made_of, *self.readings.get(part, ()))
+        assembled = _hash(self.made_of, *self.readings.get(part, ()), *self.refused.get(part, ()))
         return {"assemble": assembled, **({"vote": _hash(assembled, self.voted_by)} if self.label else {})}
 
 
-def _job(store: RawStore, study: Study, *, label: bool) -> _Job:
+def _job(store: RawStore, study: Study, workspace: Workspace, options: Options, *, label: bool) -> _Job:
     shared = store.shared_uids()
+    under = options.governance
+    governed = "" if under is None else under.signature()
     return _Job(
         run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z-{_hash(str(datetime.now(UTC).timestamp()))[:6]}",
         label=label,
         readings=store.readings_by_part(),
         shared_uids=tuple(shared),
         paths=store.shown_paths(),
-        made_of=_hash(version("reportlabel"), study.rules.sha256, *shared),
-        voted_by=_hash(json.dumps(sorted(study.label_sets)), str(study.records)),
+        refused={} if under is None else refusals_of_parts(people_out(under), store.parts),
+        workspace=workspace.folder,
+        made_of=_hash(version("reportlabel"), study.rules.sha256, governed, *shared),
+        voted_by=_hash(json.dumps(sorted(study.label_sets)), str(study.records), study.classifier_version or ""),
     )
 
 
@@ -214,8 +236,11 @@ def _finished(workspace: Workspace, part: int) -> dict[str, str]:
 # --- making parts -----------------------------------------------------------------------------------------------------
 
 
-def _note_reading(workspace: Workspace, store: RawStore, unrecognised: Sequence[str]) -> bool:
-    """Keep what the readers set aside, and files that no reader knows; returns whether it is other than before."""
+def _note_reading(workspace: Workspace, store: RawStore, unrecognised: Sequence[str], *, hide: bool) -> bool:
+    """Keep what the readers set aside, and files that no reader knows; returns whether it is other than before.
+
+    ``hide``: numbers of orders in the names of files, which a study must not hold.
+    """
     files = store.files().sort("archive", "path")
     signature = _hash(*files["reading"], *unrecognised)
     before = workspace.read("progress", part=workspace.parts)
@@ -228,6 +253,9 @@ def _note_reading(workspace: Workspace, store: RawStore, unrecognised: Sequence[
         orient="row",
     )
     quarantine = pl.concat([set_aside.cast(QUARANTINE), unknown])
+    if hide:
+        shown = [None if path is None else hidden_numbers(path) for path in quarantine["path"]]
+        quarantine = quarantine.with_columns(path=pl.Series(shown, dtype=pl.String))
     rows = int(files["rows"].sum())
     reasons = quarantine.group_by("reason").len().sort("reason")
     counts = [
@@ -246,17 +274,29 @@ def _note_reading(workspace: Workspace, store: RawStore, unrecognised: Sequence[
 class _Made:
     assembled: Assembled
     voted: flow.Voted | None
+    cohort: pl.DataFrame | None
 
 
-def _make(part: int, job: _Job, study: Study, store: RawStore) -> _Made:
+def _make(
+    part: int, job: _Job, study: Study, store: RawStore, under: Governance | None, linkage: LinkageStore | None
+) -> _Made:
     raw = RawRows(*(store.rows(table, part=part) for table in ("patients", "exams", "reports", "records")))
     assembled = flow.ingest(raw, study, shared_uids=job.shared_uids, paths=job.paths)
+    cohort = None
+    if under is not None and linkage is not None:
+        governed: Governed = govern(assembled, part, under, linkage)
+        assembled, cohort = governed.assembled, governed.cohort
     voted = flow.vote(assembled.exams, assembled.reports, assembled.records, study) if job.label else None
-    return _Made(assembled, voted)
+    return _Made(assembled, voted, cohort)
 
 
 def _made(
-    job: _Job, parts: Sequence[int], study: Study, options: Options, store: RawStore
+    job: _Job,
+    parts: Sequence[int],
+    study: Study,
+    options: Options,
+    store: RawStore,
+    linkage: LinkageStore | None,
 ) -> Iterator[tuple[int, _Made]]:
     if options.workers == 1 or len(parts) < 2:
         if job.label:
@@ -265,7 +305,7 @@ def _made(
         gc.collect()
         gc.freeze()
         for part in parts:
-            yield part, _make(part, job, study, store)
+            yield part, _make(part, job, study, store, options.governance, linkage)
         return
     context = multiprocessing.get_context("spawn")  # polars must not be forked
     with ProcessPoolExecutor(
@@ -288,13 +328,14 @@ def _made(
             ) from error
 
 
-_worker: tuple[_Job, Study, RawStore] | None = None
+_worker: tuple[_Job, Study, RawStore, Governance | None, LinkageStore | None] | None = None
 
 
 def _start_worker(options: Options, job: _Job, store: RawStore) -> None:
     global _worker  # noqa: PLW0603 - a process pool offers no other place for what a worker holds
-    study = load_study(options.rules, label_sets=options.label_sets, records=options.records)
-    _worker = (job, study, store)
+    study = _study(options)
+    under = options.governance
+    _worker = (job, study, store, under, None if under is None else open_store(under, job.workspace))
     if job.label:
         _ = study.record_reader
     gc.collect()
@@ -303,8 +344,8 @@ def _start_worker(options: Options, job: _Job, store: RawStore) -> None:
 
 def _work(part: int) -> _Made:
     assert _worker is not None
-    job, study, store = _worker
-    return _make(part, job, study, store)
+    job, study, store, under, linkage = _worker
+    return _make(part, job, study, store, under, linkage)
 
 
 def _write(workspace: Workspace, part: int, made: _Made, job: _Job) -> None:
@@ -314,6 +355,8 @@ def _write(workspace: Workspace, part: int, made: _Made, job: _Job) -> None:
     workspace.replace_part("reports", part, assembled.reports)
     workspace.replace_part("records", part, assembled.records)
     workspace.replace_part("quarantine", part, assembled.quarantine)
+    if made.cohort is not None:
+        workspace.replace_part("cohort", part, made.cohort)
     attrition = [assembled.attrition]
     if voted is not None:
         workspace.replace_part("links", part, voted.links)
@@ -325,6 +368,9 @@ def _write(workspace: Workspace, part: int, made: _Made, job: _Job) -> None:
     workspace.replace_part("progress", part, done)
 
 
+_STAGES = {stage: at for at, stage in enumerate(("read", "assemble", "consent", "cohort", "link", "vote"))}
+
+
 def _summed(workspace: Workspace) -> pl.DataFrame:
     keys = ["stage", "table", "outcome", "reason"]
     rows = workspace.read("attrition")
@@ -333,7 +379,7 @@ def _summed(workspace: Workspace) -> pl.DataFrame:
         .agg(pl.col("rows").sum())
         .select(ATTRITION.names())
         .sort(
-            pl.col("stage").replace_strict({"read": 0, "assemble": 1, "link": 2, "vote": 3}, default=4),
+            pl.col("stage").replace_strict(_STAGES, default=len(_STAGES)),
             "table",
             pl.col("outcome").replace_strict({"in": 0, "excluded": 1, "quarantined": 2, "out": 3}),
             "reason",
@@ -346,9 +392,10 @@ def _summed(workspace: Workspace) -> pl.DataFrame:
 
 def _aggregate(workspace: Workspace, study: Study, job: _Job, tell: Tell) -> bool:
     """Judge the votes of all parts, and write the labels; returns whether anything was to be done."""
+    gold = gold_readings(workspace.folder, workspace.read("readings"))
     signature = _hash(
         *(job.signatures(part)["vote"] for part in range(workspace.parts)),
-        str(workspace.version("readings")),
+        fingerprint(gold),
         study.rules.sha256,
     )
     finished = [_aggregated_of(workspace, part) for part in range(workspace.parts)]
@@ -360,7 +407,7 @@ def _aggregate(workspace: Workspace, study: Study, job: _Job, tell: Tell) -> boo
         pl.concat(scopes),
         exams=exams,
         label_sets=study.label_sets,
-        readings=_last_words(workspace.read("readings")),
+        readings=gold,
         settings=load_settings(study.rules.folder / "aggregate.yaml"),
     )
     workspace.replace("choices", found.choices)
@@ -371,21 +418,17 @@ def _aggregate(workspace: Workspace, study: Study, job: _Job, tell: Tell) -> boo
         votes = _votes(workspace, part)
         own = found.part(start, start + scope.height, votes=votes.filter(~_IS_VALUE))
         start += scope.height
-        labels = pl.concat([own, _value_labels(votes.filter(_IS_VALUE), scope, study)])
+        labels = pl.concat([own, read_values(_value_labels(votes.filter(_IS_VALUE), scope, study), gold)])
         stamped = labels.with_columns(
-            rules_hash=pl.lit(study.rules.sha256), model_version=pl.lit(RULES_ONLY), run_id=pl.lit(job.run_id)
+            rules_hash=pl.lit(study.rules.sha256),
+            model_version=pl.lit(study.classifier_version or RULES_ONLY),
+            run_id=pl.lit(job.run_id),
         )
         workspace.replace_part("labels", part, stamped.select(EXAM_LABELS.names()).cast(EXAM_LABELS))
         done = {**job.signatures(part), "aggregate": signature}
         workspace.replace_part("progress", part, pl.DataFrame(list(done.items()), schema=PROGRESS, orient="row"))
     tell("aggregate", len(scopes), len(scopes))
     return True
-
-
-def _last_words(readings: pl.DataFrame) -> pl.DataFrame:
-    """The last reading of each reader of an exam and label: who corrects himself does not disagree."""
-    keys = ["exam_id", "label_set", "finding", "reader"]
-    return readings.sort("read_at", maintain_order=True).unique(keys, keep="last", maintain_order=True)
 
 
 _IS_VALUE = pl.col("function_id").str.starts_with("value/")

@@ -273,6 +273,9 @@ ANALYSIS = pl.Schema(
 )
 """What each labelling function does for each label; see `reportlabel.aggregate.analyse`."""
 
+COHORT = pl.Schema({"exam_id": pl.String, "kind": pl.String, "tracer_id": pl.String, "tracer_source": pl.String})
+"""Exams of a study: as what kind of the protocol they belong to it, and their tracer where it counts tracers."""
+
 WORKSPACE: dict[str, pl.Schema] = {
     "exams": EXAMS,
     "reports": REPORTS,
@@ -287,5 +290,6 @@ WORKSPACE: dict[str, pl.Schema] = {
     "quarantine": QUARANTINE,
     "attrition": ATTRITION,
     "progress": PROGRESS,
+    "cohort": COHORT,
 }
 """The tables of a workspace."""

@@ -11,7 +11,8 @@ a *snapshot*: a number, and the version of every table. Readers see the last sna
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,11 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from reportlabel.errors import ConfigError, InputError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where two programs at work in one workspace are not told apart
+    fcntl = None  # type: ignore[assignment]
 
 _MARKER = "workspace.json"
 _FORMAT = 1
@@ -216,6 +222,21 @@ class Workspace:
                 self.replace_part(name, part, kept)
             removed += rows.height - kept.height
         return removed
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No two programs that write at work in one workspace; the lock goes with the process.
+
+        Raises:
+            ConfigError: another one is at work.
+        """
+        with (self.folder / ".lock").open("w") as lock:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    raise ConfigError(f"another run is at work in {self.folder}; wait until it is done") from None
+            yield
 
     def vacuum(self) -> list[str]:
         """Remove from the disk all that no newest version holds; earlier versions can no longer be read."""

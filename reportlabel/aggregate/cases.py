@@ -78,17 +78,21 @@ def cases_of(scope: pl.DataFrame, exams: pl.DataFrame, label_sets: Mapping[str, 
 
 @dataclass(frozen=True)
 class Settled:
-    """What readers settled for one label: cases ascending, index into VALUES, probability, index into REVIEW_STATES."""
+    """What readers settled for one label: cases ascending, index into VALUES, probability, index into REVIEW_STATES.
+
+    ``teaches``: whether label model and calibration may learn from the case.
+    """
 
     cases: Integers
     values: npt.NDArray[np.int8]
     probability: Floats
     states: npt.NDArray[np.int8]
+    teaches: npt.NDArray[np.bool_]
     patients: Sequence[str]
 
     def reviewed(self, folds: int) -> Reviewed:
         """The exams that teach. Who does not mention a finding denies it; who is uncertain says nothing."""
-        sure = self.values != VALUES.index("uncertain")
+        sure = self.teaches & (self.values != VALUES.index("uncertain"))
         truth = np.where(self.values[sure] == VALUES.index("present"), PRESENT, ABSENT)
         names = [self.patients[number] for number in np.flatnonzero(sure)]
         return Reviewed(
@@ -113,6 +117,8 @@ def settled_of(
     """
     if "review_state" not in readings.columns:
         readings = readings.with_columns(pl.lit(REVIEW_STATES[1]).alias("review_state"))
+    if "teaches" not in readings.columns:
+        readings = readings.with_columns(pl.lit(True).alias("teaches"))
     places = pl.DataFrame(
         {
             "label_set": [label.label_set for label in labels],
@@ -121,7 +127,7 @@ def settled_of(
         },
         schema={"label_set": pl.String, "finding": pl.String, "label": pl.Int64},
     )
-    here = readings.select("exam_id", "label_set", "finding", "value", "review_state").join(
+    here = readings.select("exam_id", "label_set", "finding", "value", "review_state", "teaches").join(
         places, on=["label_set", "finding"], how="inner"
     )
     wrong = here.select(
@@ -150,6 +156,8 @@ def settled_of(
             .alias("code"),
             pl.col("p").sort().mean(),
             pl.col("state").max(),
+            # of readers who disagree on what may be learnt from, the one who forbids it is heard
+            pl.col("teaches").fill_null(False).all(),
             pl.col("patient_id").first(),
         )
         .sort("label", "case")
@@ -162,6 +170,7 @@ def settled_of(
             part["code"].to_numpy(),
             part["p"].to_numpy(),
             part["state"].to_numpy(),
+            part["teaches"].to_numpy(),
             part["patient_id"].to_list(),
         )
         for part in (parts.get(number, empty) for number in range(len(labels)))

@@ -159,8 +159,9 @@ def aggregate(
         exams: exam_id, patient_id, modality_class; all exams of the scope.
         label_sets: id -> label set; those of the scope.
         readings: exam_id, label_set, finding, value: what readers settled, may be empty; ``review_state`` (reviewed or
-            adjudicated) if known. Where readers disagree the label is uncertain and teaches nothing. Readings of
-            other exams, label sets and labels that are no status are not looked at.
+            adjudicated) and ``teaches`` (whether the models may learn from it; they may where it does not say) if
+            known. Where readers disagree the label is uncertain and teaches nothing. Readings of other exams, label
+            sets and labels that are no status are not looked at.
         settings: `reportlabel.aggregate.settings.load_settings`.
 
     Raises:

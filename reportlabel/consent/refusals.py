@@ -42,6 +42,7 @@ __all__ = [
     "in_codes",
     "read_refusals",
     "refuse_in_tables",
+    "request_of",
     "requests_of_other_studies",
     "shipped_with",
     "standing_refusals",
@@ -181,6 +182,29 @@ def read_refusals(
         rows=pl.DataFrame(rows, schema=REFUSALS, orient="row"),
         quarantine=pl.DataFrame(quarantine, schema=QUARANTINE, orient="row"),
     )
+
+
+def request_of(given: Mapping[str, str], *, patient_id_width: int | None = None) -> pl.DataFrame:
+    """One request as somebody types it in: a row of `REFUSALS`.
+
+    Who types can mend it at once, so what `read_refusals` would read in favour of the person is an error here.
+
+    Args:
+        given: column -> words, as in a list; site and patient_id are needed.
+        patient_id_width: as in `read_refusals`.
+
+    Raises:
+        InputError: says what cannot be read, without saying what it is.
+    """
+    identified = patient_number(given.get("patient_id", ""), width=patient_id_width)
+    if identified is None:
+        raise InputError("no patient id that can be read; write it as the hospital writes it")
+    if not given.get("site"):
+        raise InputError("no site; give the hospital that issued the patient id")
+    cells = _read_row(given)
+    if doubt := cells[-1]:
+        raise InputError(f"{doubt}; the words are those of rules/ingest/refusals.yaml, a day is written 2026-04-01")
+    return pl.DataFrame([(1, given["site"], identified, *cells)], schema=REFUSALS, orient="row")
 
 
 def _csv_cells(path: Path, encoding: str | None) -> Iterator[list[str | None]]:

@@ -32,10 +32,10 @@ try:
 except ImportError:  # not on Windows: two programs that write the same log at once are then not told apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["CODE", "AuditLog", "Entry", "verify"]
+__all__ = ["CODE", "AuditLog", "Entry", "entries", "verify"]
 
 JST = timezone(timedelta(hours=9), "JST")
-CODE = re.compile(r"[A-Z]{1,4}-[0-9A-HJKMNP-TV-Z]{6,32}")
+CODE = re.compile(r"[A-Z]{1,8}-[0-9A-HJKMNP-TV-Z]{6,32}")
 """What a study code looks like (`reportlabel.deidentify.linkage`); anything else is no code and is not written."""
 
 _START = "0" * 64
@@ -177,6 +177,25 @@ class AuditLog:
         with os.fdopen(number, "r+b") as stream:
             _wait_for(stream.fileno(), self.path)
             yield
+
+
+def entries(path: Path) -> list[Entry]:
+    """The lines of a log in order; lines that are none are left out, and `verify` names them.
+
+    Raises:
+        InputError: there is no log, or it cannot be read.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such audit log")
+    try:
+        lines = [_parse(raw) for raw in path.read_bytes().splitlines()]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    return [
+        Entry(**{**line, "records": tuple(line["records"])})
+        for line in lines
+        if line is not None and set(line) == set(_FIELDS)
+    ]
 
 
 def verify(path: Path, *, head: tuple[int, str] | None = None, key: bytes | None = None) -> list[str]:

@@ -1,6 +1,8 @@
 """A folder of DICOM files without the persons, file by file, in bounded memory.
 
-    done = deidentify_folder(archive, out, policy, codes={"00012345": "BS-0001"}, uid_key=key)
+    policy = study_policy(protocol, "pseudonymised")
+    codes = {"00012345": "BS-0001"}
+    done = deidentify_folder(archive, out, policy, codes=codes, uid_key=key, shifts=study_shifts(codes.values(), key))
     done.review.write(sheet, apart_from=[out])
 
 Every file that goes in goes out, is quarantined (it waits for a person) or is excluded (it is none of the study's):
@@ -13,7 +15,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
@@ -22,9 +24,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from reportlabel.deidentify.dates import DatePolicy
 from reportlabel.deidentify.dicom import IDENTIFIER_LEFT, Result, deidentify_dataset, identifiers_of
 from reportlabel.deidentify.dicom import REASONS as OBJECT_REASONS
-from reportlabel.deidentify.dicom_policy import TagPolicy
+from reportlabel.deidentify.dicom_policy import Dates, TagPolicy, load_policy
 from reportlabel.deidentify.dicom_review import Decisions, ReviewSheet
 from reportlabel.deidentify.dicom_scan import Canaries, canaries_of, scan_bytes
 from reportlabel.deidentify.dicom_types import attribute_type
@@ -32,11 +35,12 @@ from reportlabel.errors import ConfigError, InputError
 from reportlabel.export.atomic import AtomicFile
 from reportlabel.ingest.codes import files_below, patient_number, shown_path
 from reportlabel.ingest.rows import Source
+from reportlabel.protocol import Profile, Protocol
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["REASONS", "FolderResult", "deidentify_folder"]
+__all__ = ["REASONS", "FolderResult", "deidentify_folder", "named_in", "study_policy", "study_shifts"]
 
 UNREADABLE = "The file cannot be read."
 NOT_DICOM = "The file is no DICOM file."
@@ -61,6 +65,11 @@ REASONS = {
     CANARY: "Add a rule for the attribute to the policy.",
 }
 """The reasons for which a file does not go out, and what mends it."""
+
+_DEFAULT_ACTION = "ps3_15_basic"
+"""What becomes of attributes that a policy does not name; the engine knows no other way."""
+_DATES: Mapping[str, Dates] = {"keep": "keep", "shift": "shift", "relative": "shift"}
+"""Dates of a protocol -> of a file: the header has no place for a day before another day, so days move instead."""
 
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 _NOT_OUT = pl.Schema(
@@ -134,6 +143,51 @@ def deidentify_folder(
     for number, path in enumerate(files_below(source), start=1):
         work.take(number, path)
     return work.result()
+
+
+def study_policy(protocol: Protocol, profile: Profile) -> TagPolicy:
+    """What becomes of each attribute in a study: the policy that its protocol names, with the answers of the protocol.
+
+    Dates are kept or moved as the protocol says for the profile; dates that are relative in texts are moved in files.
+    In anonymised files ages above ``deid.age_top`` become it.
+
+    Raises:
+        ConfigError: the study has no DICOM files, or the engine or the policy cannot do what the protocol asks.
+    """
+    asked = protocol.dicom
+    if asked is None:
+        raise ConfigError(f"{protocol.path}: the study has no DICOM files: 'dicom' is missing")
+    if asked.default_action != _DEFAULT_ACTION:
+        raise ConfigError(
+            f"{protocol.path}: dicom.default_action '{asked.default_action}' is not known to this program, which does "
+            f"{_DEFAULT_ACTION} with attributes that no rule names; no file was written"
+        )
+    policy = load_policy(asked.policy)
+    coded = {
+        f"({tag >> 16:04X},{tag & 0xFFFF:04X})" for tag, rule in policy.rules.items() if rule.action == "patient_code"
+    }
+    if missing := sorted(set(protocol.codes.patient_code_tags) - coded):
+        raise ConfigError(
+            f"{protocol.path}: codes.patient_code_tags names {', '.join(missing)}, but the policy {policy.id} does not "
+            "write the patient code there"
+        )
+    return policy.choose(
+        fixed_strings=asked.fixed_strings,
+        uids="keep" if asked.uid_policy == "keep_logged" else "replace",
+        dates=_DATES[protocol.dates_of(profile)],
+        age_cap=protocol.deid.age_top if profile == "anonymised" else None,
+    )
+
+
+def study_shifts(codes: Iterable[str], date_key: bytes) -> dict[str, timedelta]:
+    """Patient code -> by how many days the dates of the patient move: the same as in the texts of the reports.
+
+    Args:
+        codes: of the patients in the linkage store.
+        date_key: `LinkageStore.date_key`.
+    """
+    dates = DatePolicy("shift", key=date_key)
+    return {code: dates.shift_of(code) for code in codes}
 
 
 def _check_folders(source: Path, out: Path) -> None:
@@ -310,4 +364,9 @@ def _shown(path: Path, source: Path, names: list[str], number: int) -> str:
     """The path as a message may show it: only the number of the file where the path names the patient."""
     root = source if source.is_dir() else source.parent
     shown = shown_path(path, Source("dicom", source, root), patient_id=next(iter(names), None), suspicious=True)
-    return f"file {number}" if Canaries(names).in_text(shown.replace("_", " ")) else shown
+    return f"file {number}" if named_in(Path(shown), Canaries(names)) else shown
+
+
+def named_in(path: Path, canaries: Canaries) -> set[int]:
+    """The canaries in a path; separators of words in names of files count as blanks."""
+    return canaries.in_text(path.as_posix().replace("_", " "))

@@ -224,6 +224,7 @@ class TagPolicy:
         fixed_strings: Mapping[str, str] | None = None,
         uids: Literal["replace", "keep"] | None = None,
         dates: Dates | None = None,
+        age_cap: int | None = None,
     ) -> TagPolicy:
         """The policy with the answers of a study protocol in place of its own.
 
@@ -231,6 +232,7 @@ class TagPolicy:
             fixed_strings: tag, ``(0008,1030)``, -> the text that replaces the value; its rule must be ``replace``.
             uids: see `PolicyFile`.
             dates: see `PolicyFile`.
+            age_cap: the greatest age that stays; a lower one of the policy counts.
 
         Raises:
             ConfigError: a fixed string for an attribute without a rule ``replace``, or dates that rules forbid.
@@ -241,7 +243,9 @@ class TagPolicy:
             if tag not in rules or rules[tag].action != "replace" or not value:
                 raise ConfigError(f"dicom policy {self.id}: {text} has a fixed string but no rule 'replace'")
             rules[tag] = Rule(action="replace", value=value)
-        changes = {name: value for name, value in (("uids", uids), ("dates", dates)) if value is not None}
+        caps = [one for one in (self.file.age_cap, age_cap) if one is not None]
+        changes = {"uids": uids, "dates": dates, "age_cap": min(caps, default=None)}
+        changes = {name: value for name, value in changes.items() if value is not None}
         chosen = replace(self, file=self.file.model_copy(update=changes), rules=rules, _plans={})
         problem = _date_problem(chosen.rules, chosen.file.dates)
         if problem:

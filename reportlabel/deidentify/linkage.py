@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import polars as pl
@@ -40,9 +40,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from reportlabel.deidentify.audit import JST, AuditLog, Detail, verify
+from reportlabel.deidentify.audit import CODE, JST, AuditLog, Detail, verify
+from reportlabel.deidentify.private_file import write_private
 from reportlabel.errors import ConfigError, InputError
-from reportlabel.export.atomic import AtomicFile
 
 try:
     import fcntl
@@ -58,7 +58,11 @@ __all__ = [
     "KeySource",
     "LinkageStore",
     "Passphrase",
+    "certificate_of",
     "make_key_file",
+    "patient_key",
+    "patients_of",
+    "random_codes",
     "refuse_overlap",
 ]
 
@@ -69,7 +73,8 @@ CODES = pl.Schema({"kind": pl.String, "original": pl.String, "code": pl.String})
 """The content of a store: one row an original id. Within a kind originals and codes are unique."""
 
 _ALPHABET = np.frombuffer(b"0123456789ABCDEFGHJKMNPQRSTVWXYZ", dtype="S1")  # Crockford: no I, L, O, U to misread
-_CODE_LENGTH = 10  # 50 random bits: with a million patients about one draw in a thousand million is drawn again
+# where a study asks for no other; 50 random bits: with a million patients one draw in a thousand million is drawn again
+_CODE_LENGTH = 10
 
 _FORMAT = 1
 _KEY_BYTES = 32
@@ -84,6 +89,24 @@ _WAIT_SECONDS = 30.0
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**17, 8, 1
 _SCRYPT_N_BOUNDS = (2**14, 2**20)
 _SHORTEST_PASSPHRASE = 12
+
+
+def patient_key(site: str, patient_id: str) -> str:
+    """What a patient is called in the store: the hospital and its number, since another hospital has the same numbers.
+
+    Raises `ConfigError`: the hospital has a slash in its id.
+    """
+    if "/" in site:
+        raise ConfigError("the id of a hospital must not have a slash; write another in archive.yaml and the protocol")
+    return f"{site}/{patient_id}"
+
+
+def patients_of(codes: pl.DataFrame) -> pl.DataFrame:
+    """Columns site, patient_id, patient_code of codes of patients (columns ``original``, ``code``; `patient_key`)."""
+    parts = pl.col("original").str.splitn("/", 2)
+    return codes.select(
+        site=parts.struct.field("field_0"), patient_id=parts.struct.field("field_1"), patient_code="code"
+    ).drop_nulls()
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -277,16 +300,26 @@ class LinkageStore:
         purpose: str,
         workspace: Path | None,
         exports: Sequence[Path] = (),
+        patient_prefix: str = _PREFIX["patient"],
+        digits: int = _CODE_LENGTH,
     ) -> LinkageStore:
         """Make an empty store of one study in a new or empty folder.
 
         In: ``custodian``, the one person who may look codes up; ``workspace`` and ``exports``, which the store must lie
-        apart from. Raises `ConfigError`: the folder holds something, overlaps with one of those or holds the key, or
-        the key cannot be had.
+        apart from; ``patient_prefix``, the letters before the codes of patients, and ``digits``, how many letters and
+        digits follow. Raises `ConfigError`: the folder holds something, overlaps with one of those or holds the key,
+        or the key cannot be had.
         """
         for name, value in (("study", study), ("custodian", custodian), ("actor", actor), ("purpose", purpose)):
             if not value.strip():
                 raise ConfigError(f"a linkage store cannot be made without {name}")
+        prefix = patient_prefix.removesuffix("-")
+        others = {one for kind, one in _PREFIX.items() if kind != "patient"}
+        if prefix in others or not CODE.fullmatch(f"{prefix}-{'0' * digits}"):
+            raise ConfigError(
+                "codes of patients begin with up to 8 capital letters, not E, R or C alone, and 6 to 32 letters and "
+                "digits follow"
+            )
         _refuse_place(folder, key_source, workspace, exports)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"{folder} holds something; a linkage store is made in a new or empty folder")
@@ -301,6 +334,8 @@ class LinkageStore:
             "custodian": custodian.strip(),
             "created_at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "kdf": kdf,
+            "patient_prefix": prefix,
+            "digits": digits,
         }
         wrapping = _wrapping_key(key_source, kdf)
         try:
@@ -358,7 +393,7 @@ class LinkageStore:
             new = asked.join(of_kind, on="original", how="anti", maintain_order="left")
             details: dict[str, Detail] = {"kind": kind, "asked": asked.height, "issued": new.height}
             if new.height:
-                fresh = _new_codes(kind, new.height, of_kind["code"])
+                fresh = _new_codes(self._form(kind), new.height, of_kind["code"])
                 added = new.select(kind=pl.lit(kind), original="original", code=fresh)
                 codes = pl.concat([codes, added])
                 self._write_codes(codes, generation + 1, actor=actor, action="issue", purpose=purpose, details=details)
@@ -376,6 +411,16 @@ class LinkageStore:
         known = found["code"].drop_nulls().to_list()
         details: dict[str, Detail] = {"kind": kind, "asked": asked.height, "found": len(known)}
         self.log.append(actor=actor, action="codes_of", purpose=purpose, records=known, details=details)
+        return found
+
+    def all_codes(self, kind: CodeKind, *, actor: str, purpose: str) -> pl.DataFrame:
+        """Every original id of a kind with its code (columns ``original``, ``code``), for the work of the study itself.
+
+        Nothing of it may leave this process. Written into the log with their number.
+        """
+        found = self._read_codes()[1].filter(pl.col("kind") == kind).select("original", "code")
+        details: dict[str, Detail] = {"kind": kind, "found": found.height}
+        self.log.append(actor=actor, action="all_codes", purpose=purpose, details=details)
         return found
 
     def lookup(self, codes: Iterable[str], *, custodian: str, actor: str, purpose: str) -> pl.DataFrame:
@@ -442,7 +487,18 @@ class LinkageStore:
             sealed = self._seal(table, f"{_TABLES_NAME}/{name}", 0)
             details: dict[str, Detail] = {"table": name, "rows": table.height, "sha256": _sha256(sealed)}
             self.log.append(actor=actor, action="put", purpose=purpose, details=details)
-            _write(path, sealed)
+            write_private(path, sealed)
+
+    def add(self, name: str, rows: pl.DataFrame, *, actor: str, purpose: str) -> None:
+        """Add rows to a table of `put`, or make it; each row stands once. Two programs may do so at a time."""
+        path, bound = self._table_path(name), f"{_TABLES_NAME}/{name}"
+        with self._locked():
+            before = [self._unseal(path, bound)[1]] if path.is_file() else []
+            table = pl.concat([*before, rows]).unique(maintain_order=True)
+            sealed = self._seal(table, bound, 0)
+            details: dict[str, Detail] = {"table": name, "rows": table.height, "sha256": _sha256(sealed)}
+            self.log.append(actor=actor, action="put", purpose=purpose, details=details)
+            write_private(path, sealed)
 
     def get(self, name: str, *, actor: str, purpose: str) -> pl.DataFrame:
         """Read a table that `put` wrote. Raises `InputError`: there is none; `ConfigError`: it was altered."""
@@ -451,6 +507,10 @@ class LinkageStore:
             raise InputError(f"the linkage store {self.folder} holds no table '{name}'")
         self.log.append(actor=actor, action="get", purpose=purpose, details={"table": name})
         return self._unseal(path, f"{_TABLES_NAME}/{name}")[1]
+
+    def tables(self) -> list[str]:
+        """The names of the tables that `put` wrote, sorted."""
+        return sorted(path.stem for path in (self.folder / _TABLES_NAME).glob("*.bin"))
 
     # --- care of the store
 
@@ -546,6 +606,10 @@ class LinkageStore:
         info = f"reportlabel linkage {self.store_id} {use}".encode()
         return HKDFExpand(algorithm=SHA256(), length=_KEY_BYTES, info=info).derive(self._key)
 
+    def _form(self, kind: CodeKind) -> _Form:
+        prefix = str(self._header.get("patient_prefix", _PREFIX[kind])) if kind == "patient" else _PREFIX[kind]
+        return _Form(prefix, int(self._header.get("digits", _CODE_LENGTH)))
+
     def _as_custodian(self, action: str, *, custodian: str, actor: str, purpose: str) -> None:
         if custodian.strip() == self.custodian:
             return
@@ -579,7 +643,7 @@ class LinkageStore:
         sealed = self._seal(codes, _CODES_NAME, generation)
         logged = {**details, "generation": generation, "codes_sha256": _sha256(sealed)}
         self.log.append(actor=actor, action=action, purpose=purpose, records=records, details=logged)
-        _write(self.folder / _CODES_NAME, sealed)
+        write_private(self.folder / _CODES_NAME, sealed)
         self._cached = generation, codes
 
     def _seal(self, table: pl.DataFrame, name: str, generation: int) -> bytes:
@@ -635,18 +699,31 @@ def _refuse_place(folder: Path, source: KeySource, workspace: Path | None, expor
                 raise ConfigError(f"the key file {source.path} lies in the {word} {place}; keep it elsewhere")
 
 
-def _refuse_destroyed(folder: Path) -> None:
+def certificate_of(folder: Path) -> Certificate | None:
+    """The certificate of a store that was destroyed; a destruction that was stopped half way is finished first.
+
+    None: it was not destroyed. Raises `ConfigError`: the certificate cannot be read, or a file cannot be destroyed.
+    """
     path = folder / _CERTIFICATE_NAME
     if not path.is_file():
-        return
+        return None
     try:
         certificate = Certificate(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         raise ConfigError(f"{path}: is no certificate of this program; ask the custodian") from None
     if certificate.state == "begun":
         with _lock(folder):
-            certificate = _erase(folder, certificate)  # the destruction was stopped half way
-    raise ConfigError(f"the linkage store {folder} was destroyed ({certificate.finished_at_utc}); see {path}")
+            certificate = _erase(folder, certificate)
+    return certificate
+
+
+def _refuse_destroyed(folder: Path) -> None:
+    certificate = certificate_of(folder)
+    if certificate is not None:
+        raise ConfigError(
+            f"the linkage store {folder} was destroyed ({certificate.finished_at_utc}); see "
+            f"{folder / _CERTIFICATE_NAME}"
+        )
 
 
 def _secret_files(folder: Path) -> list[Path]:
@@ -679,14 +756,14 @@ def _erase(folder: Path, certificate: Certificate) -> Certificate:
 
 def _write_certificate(folder: Path, certificate: Certificate) -> None:
     text = json.dumps(asdict(certificate), ensure_ascii=False, indent=2) + "\n"
-    _write(folder / _CERTIFICATE_NAME, text.encode("utf-8"))
+    write_private(folder / _CERTIFICATE_NAME, text.encode("utf-8"))
 
 
 def _write_key(folder: Path, header: dict[str, Any], data_key: bytes, wrapping: bytes) -> None:
     said = json.dumps(header, ensure_ascii=False, sort_keys=True).encode("utf-8")
     head = _MAGIC + len(said).to_bytes(4, "big") + said
     nonce = secrets.token_bytes(_NONCE_BYTES)
-    _write(folder / _KEY_NAME, head + nonce + AESGCM(wrapping).encrypt(nonce, data_key, head))
+    write_private(folder / _KEY_NAME, head + nonce + AESGCM(wrapping).encrypt(nonce, data_key, head))
 
 
 def _read_key(folder: Path) -> tuple[dict[str, Any], bytes, bytes]:
@@ -720,25 +797,6 @@ def _generation(path: Path) -> int:
             return int.from_bytes(stream.read(len(_MAGIC) + 8)[len(_MAGIC) :], "big")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, and for the owner's eyes only."""
-    with _Private(path) as out:
-        out.write(content)
-
-
-class _Private(AtomicFile):
-    def open(self) -> None:
-        super().open()
-        if os.name == "posix":
-            os.fchmod(self._open_stream().fileno(), 0o600)
-
-    def write(self, content: bytes) -> None:
-        try:
-            self._open_stream().write(content)
-        except OSError as error:
-            raise ConfigError(f"cannot write {self.path}: {error.strerror}") from error
 
 
 @contextmanager
@@ -799,19 +857,31 @@ def _codes_of(asked: pl.DataFrame, codes: pl.DataFrame, kind: CodeKind) -> pl.Da
     return asked.join(of_kind, on="original", how="left", maintain_order="left")
 
 
-def _new_codes(kind: CodeKind, count: int, taken: pl.Series) -> pl.Series:
+class _Form(NamedTuple):
+    """What a code looks like: its letters, and how many random letters and digits follow."""
+
+    prefix: str
+    digits: int
+
+
+def random_codes(prefix: str, digits: int, count: int) -> list[str]:
+    """Codes that stand in no store, for data that nothing may link to their patients."""
+    return _new_codes(_Form(prefix.removesuffix("-"), digits), count, pl.Series("code", [], dtype=pl.String)).to_list()
+
+
+def _new_codes(form: _Form, count: int, taken: pl.Series) -> pl.Series:
     """Random codes, none of them among those taken, in no order that means anything."""
     codes = pl.Series("code", [], dtype=pl.String)
     while codes.len() < count:
-        drawn = _draw(kind, count - codes.len())
+        drawn = _draw(form, count - codes.len())
         fresh = pl.concat([codes, drawn]).unique(maintain_order=True)
         codes = fresh.filter(~fresh.is_in(taken.implode()))
     return codes
 
 
-def _draw(kind: CodeKind, count: int) -> pl.Series:
+def _draw(form: _Form, count: int) -> pl.Series:
     # five bits of each random byte: 32 letters, so none is more frequent than another
-    noise = np.frombuffer(secrets.token_bytes(count * _CODE_LENGTH), dtype=np.uint8) & 31
-    letters = _ALPHABET[noise].view(f"S{_CODE_LENGTH}").astype(str)
+    noise = np.frombuffer(secrets.token_bytes(count * form.digits), dtype=np.uint8) & 31
+    letters = _ALPHABET[noise].view(f"S{form.digits}").astype(str)
     drawn = pl.DataFrame({"code": letters}, schema={"code": pl.String})
-    return drawn.select(pl.concat_str(pl.lit(f"{_PREFIX[kind]}-"), "code").alias("code")).to_series()
+    return drawn.select(pl.concat_str(pl.lit(f"{form.prefix}-"), "code").alias("code")).to_series()

@@ -92,11 +92,14 @@ class Deidentifier:
         self._persons = PersonFinder(rules.names, self._fold, dictionary, known.surnames(self._fold))
         self._dates = DateFinder(rules.dates, self._fold)
 
-    def mask(self, text: str, *, patient: str | None = None, exam_day: date | None = None) -> Masked:
+    def mask(
+        self, text: str, *, patient: str | None = None, exam_day: date | None = None, signed: bool = True
+    ) -> Masked:
         """One text without identifiers.
 
         In: ``patient``, the key of the patient's shift of dates (needed for that policy only); ``exam_day``, from which
         relative dates count and which gives 3/12 its year. A date that cannot be moved or counted becomes a token.
+        ``signed``: a line that is nothing but a name may be a signature; not so where the text is a title (食道・胃).
 
         Raises:
             ConfigError: the policy shifts dates and ``patient`` is missing.
@@ -107,7 +110,7 @@ class Deidentifier:
                 raise ConfigError("dates are shifted per patient; give the patient of every text")
             shift = self.date_policy.shift_of(patient)
         plain = plain_view(text, self._fold)
-        hits = self._stored(plain, self._hits(plain, text, shift, exam_day, whole_lines=True))
+        hits = self._stored(plain, self._hits(plain, text, shift, exam_day, whole_lines=signed))
         joined = joined_view(plain)
         if joined is not None:
             hits += self._stored(joined, self._hits(joined, text, shift, exam_day, whole_lines=False))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
@@ -62,7 +63,7 @@ class About:
     Attributes:
         version: of reportlabel.
         as_of: version of the tables that were read; None: as they were.
-        protocol: id of the study protocol; None: none.
+        protocol: id of the study protocol; None: none. study: what the manifest says of it.
         choices: which method made the labels and how it did on reviewed exams; may be empty.
         exams_without_image, images_of_no_exam: None where no images table was given.
     """
@@ -72,6 +73,7 @@ class About:
     model_version: Sequence[str]
     as_of: str | None = None
     protocol: str | None = None
+    study: Mapping[str, Any] | None = None
     choices: pl.DataFrame | None = None
     exams_without_image: int | None = None
     images_of_no_exam: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -72,6 +72,7 @@ def export_labels(
     columns: CsvColumns | None = None,
     as_of: str | None = None,
     protocol: str | None = None,
+    study: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Write labels as a folder in one format; the same tables and options give the same bytes.
 
@@ -90,7 +91,7 @@ def export_labels(
         votes: :data:`reportlabel.schema.EXAM_VOTES`; needed for ``features.parquet``.
         choices: which method made the labels, for the card.
         columns: public CSV headers; None: those of the installed rules.
-        as_of, protocol: for card and manifest.
+        as_of, protocol: for card and manifest. study: for the manifest, what `study_folder.about` says.
 
     Raises:
         ConfigError: an option, the format or the folder cannot be used, or a package is missing.
@@ -112,6 +113,7 @@ def export_labels(
         model_version=_distinct(teacher.labels, "model_version"),
         as_of=as_of,
         protocol=protocol,
+        study=study,
         choices=None if choices is None else choices.filter(pl.col("label_set").is_in(ids)),
         exams_without_image=done["exams_without_image"],
         images_of_no_exam=done["images_of_no_exam"],
@@ -219,6 +221,7 @@ def _about(to: str, teacher: Teacher, about: About, done: dict[str, Any]) -> dic
         "versions": {"reportlabel": about.version, **_versions(("polars", "pyarrow", *_PACKAGES[to]))},
         "as_of": about.as_of,
         "protocol": about.protocol,
+        **({} if about.study is None else {"study": dict(about.study)}),
         "rules_sha256": list(about.rules_hash),
         "model_version": list(about.model_version),
         "label_sets": [

@@ -7,6 +7,7 @@ a script without a main guard.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -67,3 +68,5 @@ def main() -> None:
             content = _WRONG + str(error).encode()
         sys.stdout.buffer.write(len(content).to_bytes(_LENGTH, "big") + content)
         sys.stdout.buffer.flush()
+    # threads of the libraries may still be at work; ending in good order trips over them
+    os._exit(0)

@@ -172,6 +172,30 @@ class RawStore:
             elif held - counting:
                 _keep_readings(folder, sorted(held & counting))
 
+    def remove_patients(self, people: pl.DataFrame) -> int:
+        """Remove from the disk all rows of these patients (site, patient_id); returns how many there were.
+
+        Their files still count: what is removed is not read again while the file stays as it is.
+        """
+        if people.is_empty() or not self._rows.is_dir():
+            return 0
+        removed = 0
+        for folder in sorted(self._rows.iterdir()):
+            for table in (name for name in ROW_TABLES if name != "quarantine"):
+                path = folder / f"{table}.parquet"
+                if not path.is_file():
+                    continue
+                found = pl.scan_parquet(path).select("site", "patient_id").collect()
+                gone = found.join(people.select("site", "patient_id").unique(), on=["site", "patient_id"], how="semi")
+                if gone.is_empty():
+                    continue
+                removed += gone.height
+                kept = pl.read_parquet(path).join(people, on=["site", "patient_id"], how="anti", maintain_order="left")
+                beside = path.with_suffix(".new")
+                kept.write_parquet(beside, row_group_size=_ROW_GROUP)
+                beside.replace(path)
+        return removed
+
     # --- rows
 
     def write_batch(

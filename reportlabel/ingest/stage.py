@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import polars as pl
 
@@ -143,7 +142,7 @@ def preview(archive: Archive, store: RawStore | None, *, places: int = 3) -> Pre
         seen.problems[problem] += 1
         shown = seen.places.setdefault(problem, [])
         if len(shown) < places:
-            shown.append(hidden_numbers(path))
+            shown.append(hidden_numbers(path.as_posix()))
     return seen
 
 
@@ -151,9 +150,9 @@ UNRECOGNISED = "No reader knows the format of the file."
 UNRECOGNISED_REMEDY = "Name its format in archive.yaml, or take it out of the folder."
 
 
-def hidden_numbers(path: Path) -> str:
+def hidden_numbers(path: str) -> str:
     """A path without long numbers, which may be ids of patients."""
-    return LONG_NUMBER.sub("…", path.as_posix())
+    return LONG_NUMBER.sub("…", path)
 
 
 def _count(seen: Preview, row: Row, source_format: str, places: int) -> None:

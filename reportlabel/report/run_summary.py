@@ -15,7 +15,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from reportlabel.consent.cohort import count_report
 from reportlabel.errors import ExitCode
+from reportlabel.govern import Governance, Withdrawn, in_study
 from reportlabel.ingest.archive import open_archive
 from reportlabel.ingest.raw import RawStore
 from reportlabel.ingest.stage import Preview, preview
@@ -46,6 +48,8 @@ def run_run(archive: Path, workspace: Path, options: Options, *, console: Consol
     _show_read(done, console)
     _show_attrition(done.attrition, console)
     show_labels(workspace, console)
+    if options.governance is not None and done.withdrawn is not None:
+        _show_study(done.withdrawn, options.governance, workspace, console)
     _show_end(done, workspace, time.monotonic() - began, console)
     return int(done.exit_code)
 
@@ -116,6 +120,40 @@ def _show_attrition(attrition: pl.DataFrame, console: Console) -> None:
         first = (stage, name) != last
         last = (stage, name)
         table.add_row(stage if first else "", name if first else "", outcome, escape(reason), f"{rows:,}")
+    console.print(table)
+
+
+def _show_study(withdrawn: Withdrawn, governance: Governance, workspace: Path, console: Console) -> None:
+    """What the protocol did: who left, whom to ask for what was handed over, and the numbers of the plan."""
+    protocol = governance.protocol
+    removed = withdrawn.removed
+    told = [f"study {protocol.id}: {removed.rows['removed'].sum():,} rows of people who have refused removed"]
+    if left := removed.rows["left"].sum():
+        told.append(f"{left:,} rows of theirs were found afterwards: run again")
+    if removed.exams:
+        told.append(f"{len(removed.exams):,} exams must leave the review server: `reportlabel review withdraw`")
+    if withdrawn.set_aside:
+        told.append(f"{withdrawn.set_aside:,} rows of the list of refusals name nobody: mend them")
+    if withdrawn.doubtful:
+        told.append(f"{withdrawn.doubtful:,} rows of it are doubtful and count: `reportlabel consent check`")
+    if not withdrawn.shipped.is_empty():
+        bundles = withdrawn.shipped["bundle"].unique(maintain_order=True)
+        told.append(f"{len(bundles):,} bundles hold somebody who has refused: {', '.join(bundles)}")
+    console.print("; ".join(told), highlight=False, soft_wrap=True)
+    # who has findings is decided for the sheet, with the readers, and shown there
+    counts = count_report(in_study(open_workspace(workspace)), protocol).filter(
+        ~pl.col("what").str.starts_with("finding")
+    )
+    if counts["expected"].is_null().all():
+        return
+    table = Table(title="numbers of the plan", title_justify="left")
+    table.add_column("what")
+    for name in ("planned", "found"):
+        table.add_column(name, justify="right")
+    table.add_column("rule")
+    for row in counts.iter_rows(named=True):
+        planned = "" if row["expected"] is None else f"{row['expected']:,}"
+        table.add_row(f"{row['what']} ({row['unit']})", planned, f"{row['found']:,}", row["number"])
     console.print(table)
 
 

@@ -39,7 +39,7 @@ class Rulebook:
         folder: where it was read from.
         files: finding id -> file, in order of region and id.
         label_sets: label-set id -> label set.
-        sha256: hash over the names and bytes of all files, in order; stored with every label.
+        sha256: hash over the names and bytes of all files that labels depend on, in order; stored with every label.
     """
 
     folder: Path
@@ -169,9 +169,26 @@ def _label_set(document: Document) -> LabelSet:
     return label_set
 
 
+# what studies, exports, reviews and training do; no label of a report depends on it
+_NOT_OF_LABELS = frozenset(
+    {
+        "deidentify.yaml",
+        "deliverables.yaml",
+        "dicom",
+        "export.yaml",
+        "protocols",
+        "review.yaml",
+        "review_screen.yaml",
+        "train.yaml",
+    }
+)
+
+
 def _sha256(folder: Path, paths: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
+        if path.relative_to(folder).parts[0] in _NOT_OF_LABELS:
+            continue
         digest.update(path.relative_to(folder).as_posix().encode())
         digest.update(b"\0")
         digest.update(path.read_bytes())

@@ -19,7 +19,7 @@ from reportlabel.rulebook.load import rules_folder
 from reportlabel.schema import LABELS, MENTIONS
 
 ROOT = Path(__file__).parents[2]
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "models").glob("*.md"))]
 
 

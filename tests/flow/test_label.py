@@ -140,7 +140,7 @@ def test_one_megabyte_report_and_control_characters(tmp_path: Path) -> None:
         ),
         (["label", "{reports}", "--label-set", "lung_ct", "-o", "{out}", "--workers", "0"], ["--workers"]),
         (["label", "{reports}", "--label-set", "lung_ct", "-o", "{out}", "--rules", "{folder}"], ["anatomy.yaml"]),
-        (["label", "{reports}", "--label-set", "lung_ct", "-o", "{out}", "--bert"], ["--bert"]),
+        (["label", "{reports}", "--label-set", "lung_ct", "-o", "{out}", "--model", "{folder}"], ["model.yaml"]),
         (["label", "{broken}", "--label-set", "lung_ct", "-o", "{out}"], ["broken.parquet"]),
     ],
 )

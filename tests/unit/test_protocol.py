@@ -15,7 +15,6 @@ import pytest
 import yaml
 
 from reportlabel.errors import ConfigError, ExitCode
-from reportlabel.link.windows import Window
 from reportlabel.protocol import (
     Protocol,
     RefusedError,
@@ -763,8 +762,6 @@ def test_J2_S11_codes_of_studies_cannot_collide() -> None:
 
 
 def test_windows_of_a_study(tmp_path: Path) -> None:
-    windows = (Window("pathology", "pathology", 30, 180), Window("lab", "lab", 7, 7, "nearest"))
-
     def change(data: dict[str, Any]) -> None:
         data["windows"] = {
             "pathology": {"after": 365, "reason": "breast audit"},
@@ -772,13 +769,8 @@ def test_windows_of_a_study(tmp_path: Path) -> None:
         }
 
     ours = load_protocol(changed(tmp_path, KEIO, change))
-    assert ours.windows_for(windows) == (
-        Window("pathology", "pathology", 30, 365),
-        Window("lab", "lab", None, 7, "nearest"),
-    )
-    assert PROTOCOLS[KEIO].windows_for(windows) == windows
-    with pytest.raises(ConfigError, match="no such rule: lab"):
-        ours.windows_for(windows[:1])
+    assert ours.changed_windows() == {"pathology": {"after": 365}, "lab": {"before": None}}
+    assert PROTOCOLS[KEIO].changed_windows() == {}
 
 
 def test_a_window_needs_a_reason(tmp_path: Path) -> None:

@@ -1,0 +1,353 @@
+"""`reportlabel consent`: the register of refusals, what each request does in a study, and withdrawals.
+
+The terminal shows numbers of rows, days and reasons, never a patient id: those stand in the register.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reportlabel.deidentify.options import (
+    Actor,
+    AskPassphrase,
+    IdWidth,
+    KeyEnv,
+    KeyFileOption,
+    PassphraseEnv,
+    Persons,
+    ProtocolName,
+    Purpose,
+    key_source,
+    login,
+    open_store,
+    read_persons,
+    say,
+    show,
+)
+from reportlabel.errors import ConfigError, ExitCode
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from reportlabel.consent.refusals import RefusalList
+    from reportlabel.deidentify.linkage import LinkageStore
+    from reportlabel.protocol import Protocol
+
+__all__ = ["consent_app"]
+
+consent_app = typer.Typer(help="Refusals and withdrawals.", no_args_is_help=True)
+
+Register = Annotated[Path, typer.Argument(help="The register, or any list of refusals: CSV or Parquet.")]
+Site = Annotated[str | None, typer.Option("--site", help="The hospital of rows that name none.")]
+Encoding = Annotated[str | None, typer.Option("--encoding", help="Encoding of a CSV; found out where not given.")]
+MaybeProtocol = Annotated[
+    str | None, typer.Option("--protocol", help="A protocol of the package, or a .yaml file: what it means there.")
+]
+
+
+@consent_app.command()
+def add(
+    register: Annotated[Path, typer.Argument(help="The register; made on first use.")],
+    requests: Annotated[
+        Path | None, typer.Option("--list", help="Take in all requests of this list: CSV or Parquet.")
+    ] = None,
+    site: Annotated[str | None, typer.Option("--site", help="The hospital that issued the patient id.")] = None,
+    scope: Annotated[str | None, typer.Option("--scope", help="all_research or study.")] = None,
+    study: Annotated[str | None, typer.Option("--study", help="The study that is refused.")] = None,
+    requester: Annotated[str, typer.Option("--requester", help="patient, or the relation to the patient.")] = "patient",
+    case: Annotated[str | None, typer.Option("--case", help="Why somebody else asks.")] = None,
+    minor: Annotated[
+        bool | None, typer.Option("--minor/--adult", help="Whether the requester is a minor, if known.")
+    ] = None,
+    received: Annotated[str | None, typer.Option("--received", help="The day it came in; default: today.")] = None,
+    id_width: IdWidth = None,
+    encoding: Encoding = None,
+) -> None:
+    """Write a request into the register, or those of a list. The patient id is asked for, or read from a pipe."""
+    from reportlabel.consent.refusals import read_refusals, request_of
+    from reportlabel.consent.register import add_requests
+
+    if requests is not None:
+        if scope or study or case or received or minor is not None:
+            raise ConfigError("--list: the list says scope, study, case and day of each request; leave the options out")
+        found = read_refusals(requests, site=site, encoding=encoding, patient_id_width=id_width)
+        done = add_requests(register, found.rows)
+        rows_in = found.rows.height + found.quarantine.height
+        say(
+            f"{rows_in:,} requests in = {done.added:,} added + {done.known:,} already there + "
+            f"{found.quarantine.height:,} quarantined"
+        )
+        _tell_doubts(found)
+        raise typer.Exit(_exit_code(found))
+    if site is None or scope is None:
+        raise ConfigError("a request needs --site and --scope (all_research, or study with --study); or give a --list")
+    given = {
+        "site": site,
+        "scope": scope,
+        "study": study or "",
+        "requester": requester,
+        "case": case or "",
+        "requester_minor": "" if minor is None else str(minor).lower(),
+        "received": received or _today().isoformat(),
+        "patient_id": _typed_id(),
+    }
+    done = add_requests(register, request_of(given, patient_id_width=id_width))
+    say("added" if done.added else "already there; nothing was added")
+
+
+@consent_app.command("list")
+def list_requests(
+    register: Register, protocol: MaybeProtocol = None, site: Site = None, encoding: Encoding = None
+) -> None:
+    """Show the requests by the number of their row, with a protocol what each does in that study."""
+    from reportlabel.consent.refusals import read_refusals, standing_refusals
+
+    found = read_refusals(register, site=site, encoding=encoding)
+    if protocol is None:
+        columns = ("row", "received", "scope", "study", "requester", "case", "doubt")
+        show(f"{found.rows.height:,} requests", columns, found.rows.select(columns).iter_rows(), numbers=("row",))
+    else:
+        loaded = _loaded(protocol)
+        standing = standing_refusals(found.rows, loaded, today=_today())
+        meant = ("row", "received", "effect", "number", "reason")
+        show(
+            f"{loaded.id}: {standing.height:,} of {found.rows.height:,} requests concern the study",
+            meant,
+            standing.select(meant).iter_rows(),
+            numbers=("row",),
+        )
+    _tell_quarantine(found)
+    raise typer.Exit(_exit_code(found))
+
+
+@consent_app.command()
+def check(register: Register, protocol: MaybeProtocol = None, site: Site = None, encoding: Encoding = None) -> None:
+    """Name the rows that the consent office should look at: unreadable, doubtful, on hold, of another study."""
+    from reportlabel.consent.refusals import read_refusals, requests_of_other_studies, standing_refusals
+
+    found = read_refusals(register, site=site, encoding=encoding)
+    _tell_doubts(found)
+    if protocol is not None:
+        loaded = _loaded(protocol)
+        for row in standing_refusals(found.rows, loaded, today=_today()).iter_rows(named=True):
+            if row["effect"] in ("hold", "set_aside"):
+                say(f"row {row['row']}: {row['effect']} ({row['number']}): {row['reason']}")
+        if others := requests_of_other_studies(found.rows, loaded):
+            say(f"of other studies than {loaded.id}: rows {', '.join(map(str, others))}")
+    say(
+        f"{found.rows.height:,} requests read, {found.doubtful.height:,} of them doubtful; "
+        f"{found.quarantine.height:,} rows set aside"
+    )
+    raise typer.Exit(_exit_code(found))
+
+
+@consent_app.command("holdings")
+def show_holdings(
+    workspace: Annotated[Path, typer.Argument(help="The workspace of the study.")],
+    site: Annotated[str, typer.Option("--site", help="The hospital that issued the patient id.")],
+    custodian: Annotated[str, typer.Option("--custodian", help="The custodian, as the protocol names the office.")],
+    purpose: Purpose,
+    actor: Actor = None,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnv = None,
+    passphrase_env: PassphraseEnv = None,
+    ask_passphrase: AskPassphrase = False,
+) -> None:
+    """Show the custodian what a study holds of a patient. The patient id is asked for, or read from a pipe."""
+    from reportlabel.consent.holdings import holdings
+    from reportlabel.govern import study_of
+    from reportlabel.ingest.codes import patient_number
+    from reportlabel.run import open_workspace
+
+    study = study_of(workspace)
+    if study is None:
+        raise ConfigError(f"{workspace} belongs to no study")
+    loaded = study.load()
+    role = "custodian" if custodian.strip() == loaded.custodian.office else None
+    loaded.gate("lookup", today=_today(), role=role, purpose=purpose.strip() or None)
+    source = key_source(key_file, key_env, passphrase_env, ask_passphrase)
+    store = open_store(study.linkage, source, study=study.study, workspace=workspace)
+    patient = patient_number(_typed_id(), width=study.id_width)
+    if patient is None:
+        raise ConfigError("no patient id was given")
+    found = holdings(
+        open_workspace(workspace), store, site=site, patient_id=patient, custodian=custodian,
+        actor=actor or login(), purpose=purpose,
+    )  # fmt: skip
+    if found.is_empty():
+        say(f"{study.study} holds nothing of this patient")
+    else:
+        show(f"held by {study.study}", found.columns, found.iter_rows(), numbers=("rows",))
+
+
+@consent_app.command()
+def withdraw(
+    register: Register,
+    workspace: Annotated[Path, typer.Option("--workspace", help="The workspace that the people must leave.")],
+    protocol: ProtocolName,
+    linkage: Annotated[
+        Path | None, typer.Option("--linkage", help="The linkage store, where the workspace holds codes.")
+    ] = None,
+    shipped: Annotated[
+        Path | None,
+        typer.Option("--shipped", help="What was handed over; default: what the linkage store remembers."),
+    ] = None,
+    staging: Annotated[
+        Path | None, typer.Option("--staging", help="Rows as they were read; default: WORKSPACE.staging.")
+    ] = None,
+    exams_to: Annotated[
+        Path | None, typer.Option("--exams-to", help="Write the ids of the exams that are gone, for the review server.")
+    ] = None,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Also take the codes of these people out of the linkage store.")
+    ] = False,
+    custodian: Annotated[
+        str | None, typer.Option("--custodian", help="The custodian, through whom codes are forgotten.")
+    ] = None,
+    site: Site = None,
+    encoding: Encoding = None,
+    persons: Persons = None,
+    actor: Actor = None,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnv = None,
+    passphrase_env: PassphraseEnv = None,
+    ask_passphrase: AskPassphrase = False,
+) -> None:
+    """Take everybody who has refused the study out of a workspace, from the disk too, and prove it."""
+    from reportlabel.consent.refusals import read_refusals
+
+    loaded = _loaded(protocol)
+    loaded.gate("withdraw", today=_today())
+    if (shipped is not None or forget) and linkage is None:
+        raise ConfigError("--shipped and --forget need the codes of the people: give --linkage")
+    if forget and custodian is None:
+        raise ConfigError("--forget needs --custodian")
+    found = read_refusals(register, site=site, encoding=encoding)
+    same = read_persons(persons)
+    store = None
+    if linkage is not None:
+        source = key_source(key_file, key_env, passphrase_env, ask_passphrase)
+        store = open_store(linkage, source, study=loaded.id, workspace=workspace)
+    who = actor or login()
+    left = _withdraw(found.rows, same, loaded, workspace, staging, store, shipped, exams_to, who)
+    if forget and store is not None and custodian is not None and not left:
+        codes = _codes_of_refused(found.rows, same, loaded, store, who)
+        count = store.forget(codes, custodian=custodian, actor=who, purpose="withdrawal")
+        say(f"{count:,} codes forgotten")
+    _tell_quarantine(found)
+    if left:
+        raise ConfigError(f"{left:,} rows of these people are still in {workspace}; run the command again")
+    raise typer.Exit(_exit_code(found))
+
+
+def _withdraw(
+    refusals: pl.DataFrame,
+    persons: pl.DataFrame | None,
+    protocol: Protocol,
+    workspace: Path,
+    staging: Path | None,
+    store: LinkageStore | None,
+    shipped: Path | None,
+    exams_to: Path | None,
+    actor: str,
+) -> int:
+    """Remove, and say what was removed; returns how many rows are left."""
+    import polars as pl
+
+    from reportlabel.consent.refusals import in_codes, standing_refusals
+    from reportlabel.consent.withdrawal import (
+        people_to_remove,
+        raw_stores,
+        read_shipped,
+        remembered_shipped,
+        remove_people,
+        shipped_to,
+    )
+    from reportlabel.deidentify.linkage import patients_of
+    from reportlabel.deidentify.private_file import write_private
+    from reportlabel.run import open_workspace
+
+    opened = open_workspace(workspace)
+    meant, same = refusals, persons
+    if store is not None:
+        codes = patients_of(store.all_codes("patient", actor=actor, purpose="withdrawal"))
+        meant = pl.concat([refusals, in_codes(refusals, codes)])
+        same = None if persons is None else pl.concat([persons, in_codes(persons, codes)])
+        given = remembered_shipped(store, actor=actor) if shipped is None else read_shipped(shipped)
+        standing = standing_refusals(refusals, protocol, today=_today())
+        across = persons if protocol.optout.across_sites else None
+        bundles = shipped_to(standing, given, codes, persons=across)
+        if bundles.height:
+            show("handed over with people who have refused", bundles.columns, bundles.iter_rows(), numbers=("people",))
+        else:
+            say(f"none of {given['bundle'].n_unique():,} hand-overs holds somebody who has refused")
+    raw = raw_stores(opened, staging)
+    people = people_to_remove(opened, raw, meant, protocol, today=_today(), persons=same)
+    done = remove_people(opened, raw, people)
+    if exams_to is not None:
+        write_private(exams_to, "".join(f"{exam}\n" for exam in ("exam_id", *done.exams)).encode("utf-8"))
+    if done.people:
+        show("rows", done.rows.columns, done.rows.iter_rows(), numbers=("removed", "left"))
+    say(
+        f"{done.people:,} people, {len(done.exams):,} exams, {done.rows['removed'].sum():,} rows removed; "
+        f"{done.files:,} files of earlier versions deleted; {done.rows['left'].sum():,} rows found afterwards"
+    )
+    if done.paths:
+        say(
+            f"{done.paths:,} names of files in the archive hold a number of these people; the workspace remembers them "
+            "until the files leave the archive (`--forget-gone`)"
+        )
+    return int(done.rows["left"].sum())
+
+
+def _codes_of_refused(
+    refusals: pl.DataFrame, persons: pl.DataFrame | None, protocol: Protocol, store: LinkageStore, actor: str
+) -> list[str]:
+    import polars as pl
+
+    from reportlabel.consent.refusals import apply_refusals
+    from reportlabel.deidentify.linkage import patients_of
+
+    codes = patients_of(store.all_codes("patient", actor=actor, purpose="withdrawal"))
+    out = apply_refusals(codes, refusals, protocol, today=_today(), persons=persons).excluded
+    return out.filter(pl.col("effect") == "remove")["patient_code"].to_list()
+
+
+# --- showing ----------------------------------------------------------------------------------------------------------
+
+
+def _typed_id() -> str:
+    """Asked for where somebody sits at the terminal, else the first line of what is piped in."""
+    if sys.stdin.isatty():
+        return str(typer.prompt("patient id", err=True))
+    return sys.stdin.readline().strip()
+
+
+def _today() -> date:
+    return date.today()
+
+
+def _loaded(name: str) -> Protocol:
+    from reportlabel.protocol import load_protocol
+
+    return load_protocol(name)
+
+
+def _tell_quarantine(found: RefusalList) -> None:
+    for row, reason, remedy in found.quarantine.select("row", "reason", "remedy").iter_rows():
+        say(f"row {row} set aside: {reason}; {remedy}")
+
+
+def _tell_doubts(found: RefusalList) -> None:
+    _tell_quarantine(found)
+    for row, doubt in found.doubtful.iter_rows():
+        say(f"row {row} is doubtful, and counts: {doubt}")
+
+
+def _exit_code(found: RefusalList) -> int:
+    return int(ExitCode.QUARANTINED if found.quarantine.height else ExitCode.DONE)

@@ -1,0 +1,1 @@
+"""Training of sentence classifiers: examples, augmentation, fitting, export. Needs the extra ``train``."""
