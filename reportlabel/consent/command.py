@@ -318,6 +318,93 @@ def _codes_of_refused(
     return out.filter(pl.col("effect") == "remove")["patient_code"].to_list()
 
 
+# --- incidental findings ----------------------------------------------------------------------------------------------
+
+incidental_app = typer.Typer(
+    help="Findings that matter to a patient: told through the custodian.", no_args_is_help=True
+)
+consent_app.add_typer(incidental_app, name="incidental")
+
+Store = Annotated[Path, typer.Argument(help="The folder of the linkage store.")]
+ExamCode = Annotated[str, typer.Argument(help="The code of the exam.")]
+
+
+@incidental_app.command("note")
+def note_finding(
+    store: Store,
+    exam: ExamCode,
+    protocol: ProtocolName,
+    actor: Actor = None,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnv = None,
+    passphrase_env: PassphraseEnv = None,
+    ask_passphrase: AskPassphrase = False,
+) -> None:
+    """Note the exam at which something was found; what it is, is not written down."""
+    from reportlabel.consent.incidental import note
+
+    loaded = _loaded(protocol)
+    loaded.gate("run", today=_today())
+    source = key_source(key_file, key_env, passphrase_env, ask_passphrase)
+    opened = open_store(store, source, study=loaded.id, workspace=None)
+    note(opened, loaded, exam, today=_today(), actor=actor or login())
+    say("noted; the investigators decide, and the custodian tells")
+
+
+@incidental_app.command("list")
+def list_findings(
+    store: Store,
+    protocol: ProtocolName,
+    actor: Actor = None,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnv = None,
+    passphrase_env: PassphraseEnv = None,
+    ask_passphrase: AskPassphrase = False,
+) -> None:
+    """Show the noted exams by their codes, those first on which nothing is decided."""
+    from reportlabel.consent.incidental import open_findings
+
+    source = key_source(key_file, key_env, passphrase_env, ask_passphrase)
+    opened = open_store(store, source, study=_loaded(protocol).id, workspace=None)
+    found = open_findings(opened, actor=actor or login())
+    show(f"{found.height:,} exams noted", found.columns, found.iter_rows())
+
+
+@incidental_app.command("decide")
+def decide_finding(
+    store: Store,
+    exam: ExamCode,
+    decision: Annotated[str, typer.Argument(help="disclose, withhold, or told.")],
+    wish: Annotated[str, typer.Option("--wish", help="Whether the patient wished to be told: yes, no or unknown.")],
+    custodian: Annotated[str, typer.Option("--custodian", help="The custodian, as the protocol names the office.")],
+    protocol: ProtocolName,
+    actor: Actor = None,
+    key_file: KeyFileOption = None,
+    key_env: KeyEnv = None,
+    passphrase_env: PassphraseEnv = None,
+    ask_passphrase: AskPassphrase = False,
+) -> None:
+    """Write down what was decided, or that the patient was told. Who the patient is: `linkage lookup`."""
+    from reportlabel.consent.incidental import decide
+
+    loaded = _loaded(protocol)
+    role = "custodian" if custodian.strip() == loaded.custodian.office else None
+    loaded.gate("lookup", today=_today(), role=role, purpose="incidental finding")
+    source = key_source(key_file, key_env, passphrase_env, ask_passphrase)
+    opened = open_store(store, source, study=loaded.id, workspace=None)
+    decide(
+        opened,
+        loaded,
+        exam,
+        decision,  # type: ignore[arg-type]  # checked there
+        wish=wish,  # type: ignore[arg-type]
+        custodian=custodian,
+        today=_today(),
+        actor=actor or login(),
+    )
+    say(f"{decision}; written into the linkage store and its log")
+
+
 # --- showing ----------------------------------------------------------------------------------------------------------
 
 
