@@ -431,6 +431,28 @@ def _aggregate(workspace: Workspace, study: Study, job: _Job, tell: Tell) -> boo
     return True
 
 
+def judged_by_votes(workspace: Workspace, study: Study) -> pl.DataFrame:
+    """Labels as the votes alone make them, as if nobody had read an exam: exam_id, label_set, finding, p_present.
+
+    Labels that are no status (sizes, sides) are not among them.
+    """
+    scopes, exams = _scopes(workspace, study)
+    found = aggregate(
+        lambda: (_votes(workspace, part).filter(~_IS_VALUE) for part in range(workspace.parts)),
+        pl.concat(scopes),
+        exams=exams,
+        label_sets=study.label_sets,
+        readings=gold_readings(workspace.folder, workspace.read("readings").clear()),
+        settings=load_settings(study.rules.folder / "aggregate.yaml"),
+    )
+    start, judged = 0, []
+    for part, scope in enumerate(scopes):
+        own = found.part(start, start + scope.height, votes=_votes(workspace, part).filter(~_IS_VALUE))
+        start += scope.height
+        judged.append(own.select("exam_id", "label_set", "finding", "p_present"))
+    return pl.concat(judged)
+
+
 _IS_VALUE = pl.col("function_id").str.starts_with("value/")
 
 

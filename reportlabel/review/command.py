@@ -379,6 +379,38 @@ def suggest(workspace: WorkspaceFolder, label_sets: LabelSets = None, rules: Rul
 
 
 @app.command()
+def slips(
+    workspace: WorkspaceFolder,
+    out: Annotated[Path, typer.Option("--out", help="CSV to write: exam, label, reader, what was said, how sure.")],
+    label_sets: LabelSets = None,
+    rules: RulesFolder = None,
+) -> None:
+    """List readings that may be slips of the hand, for a second look: the votes are sure of something else."""
+    import polars as pl
+
+    from reportlabel.export.atomic import AtomicText, check_writable, commit_all
+    from reportlabel.review.hand_out import open_desk
+    from reportlabel.review.quality import label_errors
+    from reportlabel.run import judged_by_votes
+    from reportlabel.study import load_study
+
+    check_writable(out)
+    with open_desk(workspace, rules) as desk:
+        readings = desk.workspace.read("readings")
+        if label_sets:
+            readings = readings.filter(pl.col("label_set").is_in(label_sets))
+        if readings.is_empty():
+            raise InputError("there are no readings yet; run `reportlabel review pull` first")
+        read = sorted(readings["label_set"].unique())
+        _check_label_sets(desk, read)
+        judged = judged_by_votes(desk.workspace, load_study(rules, label_sets=read))
+        found = label_errors(readings, judged, adjudicators=desk.ledger.people("adjudicator"))
+    with commit_all(AtomicText(out)) as (output,):
+        output.write(found.write_csv())
+    _say(f"{found['suspected'].sum():,} of {found.height:,} readings may be slips, the most doubtful first: {out}")
+
+
+@app.command()
 def guide(
     out: Annotated[Path, typer.Argument(help="The Markdown file to write.")],
     label_sets: LabelSets = None,

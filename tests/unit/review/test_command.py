@@ -17,7 +17,7 @@ from reportlabel.protocol import load_protocol
 from reportlabel.review import command, hand_out
 from reportlabel.review.client import TOKEN_VARIABLE
 from reportlabel.review.hand_out import without_readings
-from reportlabel.schema import EXAM_LABELS
+from reportlabel.schema import EXAM_LABELS, EXAM_VOTES
 
 OUTCOME = {
     "id": "o",
@@ -149,6 +149,25 @@ def test_two_readers_who_do_not_see_each_other(call: Any, study: Any, server: An
         "伊藤": "absent",
         "部長": "uncertain",
     }
+
+
+def test_readings_that_may_be_slips(call: Any, study: Any, server: Any, tmp_path: Path) -> None:
+    out = tmp_path / "slips.csv"
+    with pytest.raises(InputError, match="no readings yet"):
+        call("slips", "--out", out)
+    exams = study.workspace.read("exams").with_columns(modality_class=pl.lit("CT"), body_part=pl.lit("胸部"))
+    study.workspace.replace_part("exams", 0, exams)
+    vote = {"exam_id": "X2", "label_set": LABEL_SET, "finding": "pneumonia", "function_id": "rule", "value": "present"}
+    votes = pl.DataFrame([vote | {"confidence": 1.0, "group": "rule", "kind": "rule"}], schema=EXAM_VOTES)
+    study.workspace.replace_part("votes", 0, votes)
+    call("setup", "--label-set", LABEL_SET)
+    call("push", "--exams", 12)
+    for exam in ("X1", "X2"):
+        answer(server, project(study, LABEL_SET), exam, pneumonia="present")
+    call("pull")
+    assert "readings may be slips" in call("slips", "--out", out)
+    sure = dict(pl.read_csv(out).filter(finding="pneumonia").select("exam_id", "quality").iter_rows())
+    assert sure["X1"] < 0.5 < sure["X2"]  # nothing in the report of X1 says so
 
 
 def test_an_exam_that_somebody_read_is_not_sent_with_his_answer(call: Any, study: Any, server: Any) -> None:
