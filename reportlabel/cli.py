@@ -469,6 +469,19 @@ def export(
 
 
 @app.command()
+def report(
+    workspace: Annotated[Path, typer.Argument(help="The folder of the tables.")],
+    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("quality.html"),
+    as_of: Annotated[int | None, typer.Option("--as-of", help="The labels of this version; default: the last.")] = None,
+    rules: RulesFolder = None,
+) -> None:
+    """Write a page about the quality of a workspace's labels: counts, functions, reviewed exams, what is next."""
+    from reportlabel.report.quality import run_report
+
+    raise typer.Exit(run_report(workspace, out, as_of=as_of, rules=rules, console=_console()))
+
+
+@app.command()
 def destroy(
     workspace: Annotated[Path, typer.Argument(help="The workspace of the study.")],
     what: Annotated[

@@ -50,6 +50,8 @@ from reportlabel.export.skin import (
 from reportlabel.export.study_folder import need_columns
 from reportlabel.images.sets import REGIONS, regions_of
 from reportlabel.protocol import Deliverable, Permission, Profile, Protocol
+from reportlabel.report.quality import write_quality_folder
+from reportlabel.report.quality_numbers import RunTables
 from reportlabel.rulebook.load import Rulebook, load_rules
 from reportlabel.store import Workspace
 
@@ -154,6 +156,7 @@ class Sources:
         key: random bytes that order the numbers of an anonymised table; give the same for tables that belong
             together, then throw it away. None: drawn anew.
         split_salt: of splits by patient.
+        run: the other tables of the run, for the quality report.
     """
 
     dicom: Path | None = None
@@ -165,6 +168,7 @@ class Sources:
     confirmed_only: bool = True
     key: bytes | None = None
     split_salt: str = "reportlabel"
+    run: RunTables | None = None
 
 
 @dataclass(frozen=True)
@@ -306,6 +310,7 @@ def _maker(wanted: Deliverable, protocol: Protocol) -> Callable[[_Work], _Made]:
         "index": _index,
         "images": _photographs,
         "comparison": _software if protocol.analyses else _labels_beside_readers,
+        "report": _quality,
     }
     if protocol.excel is not None:
         makers |= {"excel": _bone_scan, "dicom": _bone_scan}
@@ -314,7 +319,6 @@ def _maker(wanted: Deliverable, protocol: Protocol) -> Callable[[_Work], _Made]:
     by = {
         "labels": "`reportlabel export WORKSPACE --to FORMAT`",
         "dicom": "`reportlabel dicom deidentify`",
-        "report": "`reportlabel report`",
     }
     raise ConfigError(f"{wanted.id} of {protocol.id} is made by {by.get(wanted.kind, 'another command')}")
 
@@ -331,6 +335,22 @@ def _retrieval_list(work: _Work) -> _Made:
     )
     listed = work.exams.join(made.rows, on="exam_id", how="semi")
     return listed["patient_id"], {"without_uid": made.without_uid}
+
+
+def _quality(work: _Work) -> _Made:
+    """Figures of the exams of the tables, without those who have refused; they hold nobody."""
+    if work.sources.run is None:
+        raise work.missing("run", "the other tables of the run")
+    run = work.sources.run.within(work.tables.exams, work.tables.labels)
+    write_quality_folder(
+        work.out,
+        run,
+        work.book,
+        protocol=work.protocol,
+        permission=work.permission,
+        rules_sha256=work.rules_sha256,
+    )
+    return (), {}
 
 
 # --- jmid -------------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from reportlabel.export.options import ExportOptions
 from reportlabel.export.study_folder import about
 from reportlabel.govern import IMAGES, SHIPPED, StudyOfWorkspace, read_table_of_store, widened
 from reportlabel.protocol import Permission, Profile, Protocol
+from reportlabel.report.quality_numbers import RunTables
 from reportlabel.rulebook.models import LabelSet
 from reportlabel.store import Workspace
 
@@ -167,7 +168,10 @@ def hand_over(
             )
         else:
             given = sources or Sources()
-            if given.uids is None and _is_retrieval(protocol, wanted):
+            kind = next(one.kind for one in protocol.deliverables if one.id == wanted)
+            if given.run is None and kind == "report":
+                given = replace(given, run=RunTables.of(workspace, as_of=None if as_of is None else int(as_of)))
+            if given.uids is None and kind == "retrieval_list":
                 uids = read_table_of_store(store, "images", IMAGES, actor=request.actor, purpose=request.purpose)
                 given = replace(given, uids=uids)
             done = write_deliverable(
@@ -190,10 +194,6 @@ def hand_over(
         if seal is not None:
             _seal(folder, place, seal)
     return Handed(place, bundle, permission, len(patients), refused, set_aside, exported, counts, inside)
-
-
-def _is_retrieval(protocol: Protocol, name: str) -> bool:
-    return any(one.id == name and one.kind == "retrieval_list" for one in protocol.deliverables)
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

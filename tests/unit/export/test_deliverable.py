@@ -344,7 +344,6 @@ def test_K10_X2_a_workspace_of_no_study_is_refused(tmp_path: Path) -> None:
     ("name", "of", "made_by"),
     [
         ("teacher_labels", "tohoku_skin", "--to FORMAT"),
-        ("quality_report", "keio_2017_0018", "`reportlabel report`"),
         ("images", "jmid", "`reportlabel dicom deidentify`"),
     ],
 )
