@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import json
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import date
@@ -36,8 +37,8 @@ from reportlabel.export.bone_scan import match_dicom, patient_metastasis, sheet_
 from reportlabel.export.comparison import Comparison, compare_labels, compare_software, write_comparison
 from reportlabel.export.deliverable_rules import DeliverableRules, load_deliverables
 from reportlabel.export.dose import dose_summary, exam_table, request_reasons, write_dose_summary, write_exam_table
-from reportlabel.export.folder import check_replaceable
-from reportlabel.export.manifest import read_manifest
+from reportlabel.export.folder import check_replaceable, new_folder
+from reportlabel.export.manifest import read_manifest, write_manifest
 from reportlabel.export.retrieval import retrieval_list, write_retrieval_list
 from reportlabel.export.skin import (
     images_of_exams,
@@ -47,7 +48,7 @@ from reportlabel.export.skin import (
     write_indexes,
     write_nine_items,
 )
-from reportlabel.export.study_folder import need_columns
+from reportlabel.export.study_folder import about, need_columns
 from reportlabel.images.sets import REGIONS, regions_of
 from reportlabel.protocol import Deliverable, Permission, Profile, Protocol
 from reportlabel.report.quality import write_quality_folder
@@ -309,6 +310,7 @@ def _maker(wanted: Deliverable, protocol: Protocol) -> Callable[[_Work], _Made]:
         "annotations": _annotations,
         "index": _index,
         "images": _photographs,
+        "dicom": _dicom_files,
         "comparison": _software if protocol.analyses else _labels_beside_readers,
         "report": _quality,
     }
@@ -318,7 +320,6 @@ def _maker(wanted: Deliverable, protocol: Protocol) -> Callable[[_Work], _Made]:
         return makers[wanted.kind]
     by = {
         "labels": "`reportlabel export WORKSPACE --to FORMAT`",
-        "dicom": "`reportlabel dicom deidentify`",
     }
     raise ConfigError(f"{wanted.id} of {protocol.id} is made by {by.get(wanted.kind, 'another command')}")
 
@@ -436,6 +437,50 @@ def _bone_scan(work: _Work) -> _Made:
         "plan": plan,
         "cells": table,
     }
+
+
+def _dicom_files(work: _Work) -> _Made:
+    """The files that `dicom deidentify` wrote, of people who are still in the study.
+
+    Anonymised files have codes of their own that nothing links to a person: all of them go, and nobody is remembered.
+    They are as old as the list of refusals that `dicom deidentify` was given: make them on the day.
+    """
+    folder = work.sources.dicom
+    if folder is None or not folder.is_dir():
+        raise work.missing("dicom", "the folder of the de-identified DICOM files")
+    paths = sorted(folder.rglob("*.dcm"))
+    if not paths:
+        raise InputError(f"{folder}: holds no .dcm file; it is the folder that `reportlabel dicom deidentify` wrote")
+    codes = [path.relative_to(folder).parts[0] for path in paths]
+    wrong = sum(not CODE.fullmatch(code) or _patient_of(path) != code for path, code in zip(paths, codes, strict=True))
+    if wrong:
+        raise RefusedError(
+            work.protocol.number("profile"),
+            f"{wrong} files do not lie in a folder with the code of their patient; hand over what "
+            "`reportlabel dicom deidentify` wrote",
+        )
+    alive = set(work.exams["patient_id"]) if work.profile == "pseudonymised" else set(codes)
+    kept = [path for path, code in zip(paths, codes, strict=True) if code in alive]
+    counts = {"files_in": len(paths), "files": len(kept), "files_left_out": len(paths) - len(kept)}
+    with new_folder(work.out) as out:
+        for path in kept:
+            place = out / path.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+        write_manifest(
+            out, about=about(work.protocol, work.permission, counts=counts, rules_sha256=work.rules_sha256), rows={}
+        )
+    return (code for code in codes if code in alive and work.profile == "pseudonymised"), {}
+
+
+def _patient_of(path: Path) -> str | None:
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        return str(dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID"))
+    except (InvalidDicomError, OSError):
+        return None
 
 
 def _plan(work: _Work, decided: pl.DataFrame, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -340,11 +340,26 @@ def test_K10_X2_a_workspace_of_no_study_is_refused(tmp_path: Path) -> None:
         handed_over("nine_items", "shinshu_skin", replace(given, exams=exams), tmp_path / "out")
 
 
+def test_J8_J9_pictures_are_handed_over_through_the_gate(tmp_path: Path) -> None:
+    given = tables("juntendo", "CT")
+    for code in ("J-0000000001", "J-0000000002"):
+        dicom(tmp_path / "dicom", code, "20190701")
+    sources = Sources(dicom=tmp_path / "dicom")
+    done = handed_over("images", "jmid", given, tmp_path / "out", sources)
+    assert (done.counts["files_in"], done.counts["files"], done.patients) == (2, 2, ())  # anonymised: no link
+    assert len(list((tmp_path / "out").rglob("*.dcm"))) == 2
+    assert verify_manifest(tmp_path / "out") == []
+    with pytest.raises(ConfigError, match=r"Sources\.dicom"):
+        handed_over("images", "jmid", given, tmp_path / "none")
+    next((tmp_path / "dicom").rglob("*.dcm")).rename(tmp_path / "dicom" / "stray.dcm")
+    with pytest.raises(RefusedError, match="1 files do not lie in a folder"):
+        handed_over("images", "jmid", given, tmp_path / "stray", sources)
+
+
 @pytest.mark.parametrize(
     ("name", "of", "made_by"),
     [
         ("teacher_labels", "tohoku_skin", "--to FORMAT"),
-        ("images", "jmid", "`reportlabel dicom deidentify`"),
     ],
 )
 def test_what_other_commands_make_is_said_so(tmp_path: Path, name: str, of: str, made_by: str) -> None:
