@@ -140,5 +140,5 @@ def test_what_cannot_be_trained_is_said(folder: Path) -> None:
         run_train(folder / "My Model", console=console)
     with pytest.raises(ConfigError, match="--pretrain needs the reports of a workspace"):
         run_train(folder / "third", pretrain=True, console=console)
-    with pytest.raises(ConfigError, match="has round, small"):
+    with pytest.raises(ConfigError, match="has further, round, small"):
         run_train(folder / "third", recipe="huge", console=console)
