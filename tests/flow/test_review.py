@@ -449,7 +449,10 @@ def open_task(server: LocalServer, client: Client, tmp_path_factory: pytest.Temp
     playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
-        pytest.skip("no Chromium on this machine")
+        missing = "no browser: apt-get install -y chromium fonts-noto-cjk"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
     folder = Path(os.environ.get("REPORTLABEL_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
     folder.mkdir(parents=True, exist_ok=True)
     with playwright.sync_playwright() as driver:
