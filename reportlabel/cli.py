@@ -544,7 +544,7 @@ def train(
         Path, typer.Option("--out", help="The model folder to write; its name is the id of the model.")
     ] = Path("model"),
     base: Annotated[Path | None, typer.Option("--base", help="A model folder to go on from.")] = None,
-    recipe: Annotated[str | None, typer.Option("--recipe", help="Numbers of train.yaml: small, further or round.")] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Of train.yaml: small, further or round.")] = None,
     pretrain: Annotated[
         bool, typer.Option("--pretrain", help="First fill in masked words of all reports of the workspace.")
     ] = False,
