@@ -43,7 +43,7 @@ PLACES = ("右肺に", "左肺に", "両側に", "上葉に", "下葉に", "", "
 
 
 def sentences() -> pl.DataFrame:
-    """Every place with every finding and status; one place of each pair is held out, all its words stay to be learned."""
+    """Every place with every finding and status; one place of each pair is held out, its words are not."""
     pairs = [(finding, status) for finding in FINDINGS for status in ENDINGS]
     rows = [
         example_row(
