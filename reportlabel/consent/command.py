@@ -270,6 +270,7 @@ def _withdraw(
     )
     from reportlabel.deidentify.linkage import patients_of
     from reportlabel.deidentify.private_file import write_private
+    from reportlabel.export.seal import clear_unsealed
     from reportlabel.run import open_workspace
 
     opened = open_workspace(workspace)
@@ -289,6 +290,8 @@ def _withdraw(
     raw = raw_stores(opened, staging)
     people = people_to_remove(opened, raw, meant, protocol, today=_today(), persons=same)
     done = remove_people(opened, raw, people)
+    for one in raw:
+        clear_unsealed(one.folder)
     if exams_to is not None:
         write_private(exams_to, "".join(f"{exam}\n" for exam in ("exam_id", *done.exams)).encode("utf-8"))
     if done.people:

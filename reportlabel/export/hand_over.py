@@ -9,10 +9,8 @@ say who holds what.
 from __future__ import annotations
 
 import json
-import shutil
-import tarfile
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from hashlib import sha256
@@ -28,6 +26,7 @@ from reportlabel.export.deliverable import Sources, StudyTables, write_deliverab
 from reportlabel.export.labels import Exported, export_labels
 from reportlabel.export.manifest import MANIFEST
 from reportlabel.export.options import ExportOptions
+from reportlabel.export.seal import SEALED, recipient_key, seal, unsealed_folder
 from reportlabel.export.study_folder import about
 from reportlabel.govern import IMAGES, SHIPPED, StudyOfWorkspace, read_table_of_store, widened
 from reportlabel.protocol import Permission, Profile, Protocol
@@ -143,9 +142,9 @@ def hand_over(
         channel=request.channel,
         encrypted=request.seal_to is not None,
     )
-    seal = None if request.seal_to is None else _recipient_key(request.seal_to)
-    place = out if seal is None else out.with_name(out.name + SEALED)
-    if seal is not None and place.exists():
+    sealed_to = None if request.seal_to is None else recipient_key(request.seal_to)
+    place = out if sealed_to is None else out.with_name(out.name + SEALED)
+    if sealed_to is not None and place.exists():
         raise ConfigError(f"{place} exists; a sealed bundle is never replaced, give another name")
     store = LinkageStore.open(
         study.linkage, key_source=request.key, study=study.study, workspace=workspace.folder, exports=[out]
@@ -157,8 +156,8 @@ def hand_over(
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {out}: its folder cannot be made: {error.strerror}") from error
-    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as hidden:
-        folder = out if seal is None else Path(hidden) / out.name
+    with nullcontext() if sealed_to is None else unsealed_folder(study.staging) as hidden:
+        folder = out if hidden is None else hidden / out.name
         exported: Exported | None = None
         counts: Mapping[str, int] = {}
         inside: Mapping[str, pl.DataFrame] = {}
@@ -185,14 +184,14 @@ def hand_over(
                 sources=given,
                 profile=request.profile,
                 channel=request.channel,
-                encrypted=seal is not None,
+                encrypted=sealed_to is not None,
                 rules=rules,
             )
             patients, counts, inside = done.patients, done.counts, done.inside
         bundle = f"{wanted}-{sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]}"
         _remember(store, bundle, permission, patients, request, today)
-        if seal is not None:
-            _seal(folder, place, seal)
+        if sealed_to is not None:
+            seal(folder, place, sealed_to)
     return Handed(place, bundle, permission, len(patients), refused, set_aside, exported, counts, inside)
 
 
@@ -338,7 +337,7 @@ def _anonymised(exams: pl.DataFrame, labels: pl.DataFrame, sets: Sequence[LabelS
     )
 
 
-# --- what is remembered, and the seal ---------------------------------------------------------------------------------
+# --- what is remembered -----------------------------------------------------------------------------------------------
 
 
 def _remember(
@@ -360,43 +359,6 @@ def _remember(
         records=sorted(set(patients)),
         details={"bundle": bundle, "permission": json.dumps(said, sort_keys=True)},
     )
-
-
-SEALED = ".tar.age"
-
-
-def _recipient_key(text: str) -> Any:
-    from pyrage import RecipientError, x25519
-
-    try:
-        return x25519.Recipient.from_str(text)
-    except (RecipientError, ValueError):
-        raise ConfigError(
-            "--seal-to: no public key of age; the recipient makes one with `age-keygen` (age1…)"
-        ) from None
-
-
-def _seal(folder: Path, place: Path, recipient: Any) -> None:
-    """The folder as one file that only the recipient opens (age-encryption.org/v1): `age -d -i KEY FILE | tar x`."""
-    from pyrage import encrypt_file
-
-    plain = folder.with_name("bundle.tar")
-    with tarfile.open(plain, "w") as archive:
-        for path in sorted(folder.rglob("*")):
-            archive.add(path, arcname=path.relative_to(folder.parent).as_posix(), recursive=False, filter=_nameless)
-    beside = place.with_name(f".{place.name}.partial")
-    encrypt_file(str(plain), str(beside), [recipient])
-    beside.replace(place)
-    plain.unlink()
-    shutil.rmtree(folder)
-
-
-def _nameless(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Nothing of the machine that made it."""
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    entry.mtime = 0
-    return entry
 
 
 def check_no_study(workspace: Path, study: StudyOfWorkspace | None, request: object | None) -> None:

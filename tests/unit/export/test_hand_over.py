@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import signal
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from datetime import date
@@ -19,6 +22,7 @@ from reportlabel.errors import ConfigError, RefusedError
 from reportlabel.export.hand_over import check_no_study, deliverable_of, hand_over
 from reportlabel.export.manifest import read_manifest, verify_manifest
 from reportlabel.export.options import ExportOptions
+from reportlabel.export.seal import unsealed_folder
 from reportlabel.protocol import load_protocol
 from tests.unit.export.exam_tables import SMALL
 from tests.unit.export.study_workspace import COMMON, DAY, PATIENTS, RARE, World, only_small
@@ -199,6 +203,27 @@ def test_B7_B19_S9_a_sealed_file_opens_with_the_key_of_its_recipient_alone(world
     assert verify_manifest(world.folder / "opened" / "out") == []
     with pytest.raises(ConfigError, match="never replaced"):
         world.hand(seal_to=str(recipient.to_public()))
+
+
+def test_a_killed_sealing_leaves_nothing_plain_beside_the_bundle(world: World) -> None:
+    """What it left lies in the staging folder, and goes with the next hand-over; one that is at work stays."""
+    staging = world.study.staging
+    program = f"""if True:
+        import os, signal
+        from pathlib import Path
+        from reportlabel.export.seal import unsealed_folder
+        with unsealed_folder(Path({str(staging)!r})) as folder:
+            (folder / "labels.csv").write_text("plain")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    (left,) = staging.glob("unsealed/*/labels.csv")
+    with unsealed_folder(staging) as at_work:
+        assert not left.exists()
+        world.hand(seal_to=str(x25519.Identity.generate().to_public()))
+        assert at_work.is_dir()
+    assert list(staging.glob("unsealed/*")) == []
+    assert sorted(path.name for path in (world.folder / "given").iterdir()) == ["out.tar.age"]
 
 
 def test_S5_S9_what_leaves_is_sealed_or_refused(world: World) -> None:
