@@ -6,7 +6,7 @@ same with as many random exams. The figure is label F1: F1 of present for each l
 over the labels that enough exams have.
 
 Chosen exams are no sample of all exams: a label model or calibration that learns from them takes the doubtful for the
-usual. So the arm ``chosen`` learns from its audit exams alone; ``chosen, all teach`` shows what becomes of learning
+usual. So the arm ``chosen`` learns from the exams that were drawn at random alone; ``chosen, all teach`` shows what becomes of learning
 from all of them.
 """
 
@@ -30,7 +30,7 @@ from reportlabel.aggregate.settings import load_settings as load_aggregate
 from reportlabel.errors import ConfigError, ExitCode, InputError, ReportLabelError
 from reportlabel.evaluate.records import _truth as truth_of
 from reportlabel.flow import scope_of_reports
-from reportlabel.review.reasons import choose_exams
+from reportlabel.review.reasons import choose_exams, drawn_exams
 from reportlabel.review.settings import ReviewSettings
 from reportlabel.review.settings import load_settings as load_review
 from reportlabel.run import Options, open_workspace, run
@@ -147,7 +147,7 @@ def review_value(bench: Bench, *, budget: int, draws: int, settings: ReviewSetti
     samples = [known.sample(min(budget, known.height), seed=draw) for draw in range(draws)]
     every = pl.concat([chosen.select("exam_id"), *samples]).unique()
     picked = chosen.select("exam_id", "reason").unique()
-    audit = picked.filter(pl.col("reason") == "audit").select("exam_id")
+    audit = drawn_exams(chosen, seed="").select("exam_id").unique()
     reasons = dict(picked.iter_rows())
     picked = picked.select("exam_id")
     return ReviewValue(

@@ -1,7 +1,8 @@
 """What readers settled, as the label model takes it: the last word of each, the adjudicator before them.
 
 Who adjudicates, and which exams were chosen because something is doubtful, stands in the ledger of the workspace. Only
-exams that were drawn at random (the audit) teach label model and calibration; see docs/how-to/agreement.md.
+exams that were drawn at random (`reportlabel.review.reasons.drawn_exams`) teach label model and calibration; see
+docs/how-to/agreement.md.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ import polars as pl
 
 from reportlabel.review.ledger import LEDGER_FILE, Ledger
 from reportlabel.review.readers import SETTLED, settled
+from reportlabel.review.reasons import drawn_exams
 
-AUDIT = "audit"
 _KEY = ["exam_id", "label_set", "finding"]
 
 
 def gold_readings(workspace_folder: Path, readings: pl.DataFrame) -> pl.DataFrame:
     """The readings that count (`reportlabel.review.readers.SETTLED`), for `reportlabel.aggregate.combine.aggregate`.
 
-    Readings of exams that were never chosen here (pulled by something else) teach, and so does the audit.
+    Readings of exams that were never chosen here (pulled by something else) teach, and so do those drawn at random.
 
     Args:
         workspace_folder: with or without a ledger.
@@ -34,11 +35,13 @@ def gold_readings(workspace_folder: Path, readings: pl.DataFrame) -> pl.DataFram
         return settled(readings)
     with Ledger(workspace_folder) as ledger:
         adjudicators, chosen = ledger.people("adjudicator"), ledger.chosen()
-    doubtful = chosen.filter(pl.col("reason") != AUDIT).select("exam_id", "label_set", teaches=pl.lit(False))
+        drawn = drawn_exams(chosen, seed=ledger.key()).with_columns(teaches=pl.lit(True))
+    on = ["exam_id", "label_set"]
+    teaching = chosen.select(on).join(drawn, on=on, how="left").with_columns(pl.col("teaches").fill_null(False))
     return (
         settled(readings, adjudicators=adjudicators)
         .drop("teaches")
-        .join(doubtful, on=["exam_id", "label_set"], how="left", maintain_order="left")
+        .join(teaching, on=on, how="left", maintain_order="left")
         .with_columns(pl.col("teaches").fill_null(True))
         .select(SETTLED.names())
     )

@@ -9,11 +9,14 @@ Every label of an exam that nobody has read yet can give a reason:
   probability that the label is wrong, min(p, 1 - p), as in uncertainty sampling (Lewis and Gale, SIGIR 1994). Labels
   of which nobody speaks do not count.
 - ``rare_finding``: the exam may have a finding that few exams have.
-- ``audit``: drawn by a hash, whatever the labels say: figures of these exams hold for all that were not read before.
+- ``audit``: drawn by a hash, whatever the labels say. The hash puts all exams into one order, and the audit takes the
+  first of it that nobody has read: with those of them that were read for another reason it is a sample of all exams
+  (`drawn_exams`), however often exams are chosen.
 
-An error weighs more the fewer exams have the finding: one more right among n moves its F1 by about 1/n. An exam's score
-for a reason is the sum over its labels. Each reason fills its share of the budget from its highest scores; what it does
-not use goes to the other reasons in the order of review.yaml.
+An error weighs more the fewer exams have the finding: one more right among n moves its F1 by about 1/n. So that rare
+findings do not take everything, n is at least ``steady`` times all exams. An exam's score for a reason is the sum over
+its labels. Each reason fills its share of the budget from its highest scores; what it does not use goes to the other
+reasons in the order of review.yaml.
 """
 
 from __future__ import annotations
@@ -93,12 +96,27 @@ def choose_exams(
     return _rows(taken, doubts, cases, doubtful_from=settings.selection.doubtful_from)
 
 
+def drawn_exams(chosen: pl.DataFrame, *, seed: str) -> pl.DataFrame:
+    """Of the exams that were chosen, those that the hash drew (exam_id, label_set): a random sample of all exams.
+
+    To the audit belong all exams up to the last that it took, in the order of the hash: one that was chosen for a doubt
+    before its turn came stays in, or the sample would lack the doubtful.
+
+    Args:
+        chosen: exam_id, label_set, reason; of all rounds.
+        seed: with which they were chosen.
+    """
+    chance = pl.Series("chance", [hash_number(seed, exam) for exam in chosen["exam_id"]], dtype=pl.Float64)
+    last = pl.col("chance").filter(pl.col("reason") == "audit").max().over("label_set")
+    return chosen.with_columns(chance).filter(pl.col("chance") <= last).select("exam_id", "label_set")
+
+
 def doubts_of(
     labels: pl.DataFrame, votes: pl.DataFrame, *, settings: ReviewSettings, aggregate: AggregateSettings
 ) -> pl.DataFrame:
     """exam_id, label_set, finding, worth, and a strength from 0 to 1 for each reason but the audit.
 
-    One row a label that some reason holds for. ``worth``: 1 / (exams with the finding + ``steady``).
+    One row a label that some reason holds for. ``worth``: 1 / (exams with the finding + ``steady`` times all exams).
     """
     _check("labels", labels, (*_KEY, "value", "p_present", "n_votes", "review_state"))
     _check("votes", votes, (*_KEY, "value", "group", "kind"))
@@ -106,7 +124,7 @@ def doubts_of(
     present = (pl.col("value") == "present").sum().over("label_set", "finding")
     said = (
         judged.with_columns(
-            worth=1 / (present + settings.selection.steady),
+            worth=1 / (present + settings.selection.steady * labels["exam_id"].n_unique()),
             share=present / pl.len().over("label_set", "finding"),
         )
         .join(_statement(votes, "rule", "text"), on=_KEY, how="left")
@@ -209,8 +227,8 @@ def _fill(scores: pl.DataFrame, budget: int, settings: ReviewSettings) -> pl.Dat
             if wanted <= 0:
                 return
             patient = patients[exam]
-            if exam in reason_of or of_patient.get(patient, 0) >= limit:
-                continue
+            if exam in reason_of or (name != "audit" and of_patient.get(patient, 0) >= limit):
+                continue  # a sample of all exams has all exams of a patient
             reason_of[exam] = name
             of_patient[patient] = of_patient.get(patient, 0) + 1
             wanted -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import datetime
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import polars as pl
 import pytest
 
 from reportlabel.review.gold import fingerprint, gold_readings, read_values
-from reportlabel.review.ledger import CHOSEN, Ledger
+from reportlabel.review.ledger import CHOSEN, LEDGER_FILE, Ledger
+from reportlabel.review.reasons import hash_number
 from reportlabel.schema import EXAM_LABELS, READINGS
 
 
@@ -43,9 +45,13 @@ SAID = readings(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """E1 was drawn at random, E2 because it is doubtful, E3 was never given out."""
+    """E1 was drawn at random, E2 because it is doubtful, E3 was never given out; the hash has E1 before E2."""
     rows = [("E1", "lung_ct", "audit", 1, [], ["A", "B"]), ("E2", "lung_ct", "low_margin", 2, ["pneumonia"], ["A"])]
     with Ledger(tmp_path) as ledger:
+        while hash_number(key := ledger.key(), "E1") > hash_number(key, "E2"):
+            with sqlite3.connect(tmp_path / LEDGER_FILE) as database:
+                database.execute("DELETE FROM secret")
+            database.close()
         ledger.keep_chosen(pl.DataFrame(rows, schema=CHOSEN, orient="row"))
         ledger.add_people("reader", ["A", "B"])
         ledger.add_people("adjudicator", ["chief"])
@@ -68,6 +74,14 @@ def test_the_audit_of_one_label_set_is_none_of_another(folder: Path) -> None:
     both = pl.concat([SAID, SAID.with_columns(label_set=pl.lit("ct_rate_18"))])
     found = gold_readings(folder, both).filter(exam_id="E2")
     assert dict(found.select("label_set", "teaches").iter_rows()) == {"ct_rate_18": True, "lung_ct": False}
+
+
+def test_what_was_doubtful_and_would_have_been_drawn_teaches_too(folder: Path) -> None:
+    with Ledger(folder) as ledger:
+        last = max((f"X{one}" for one in range(100)), key=lambda exam: hash_number(ledger.key(), exam))
+        row: list[tuple[object, ...]] = [(last, "lung_ct", "audit", 3, [], [])]
+        ledger.keep_chosen(pl.DataFrame(row, schema=CHOSEN, orient="row"))
+    assert gold_readings(folder, SAID)["teaches"].all(), "the audit went beyond E2 in the order of the hash"
 
 
 def test_without_a_ledger_every_reading_teaches(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import pytest
 
 from reportlabel.aggregate.settings import load_settings as load_aggregate
 from reportlabel.errors import ConfigError, InputError
-from reportlabel.review.reasons import CHOSEN, choose_exams, doubts_of, hash_number, quotas_of
+from reportlabel.review.reasons import CHOSEN, choose_exams, doubts_of, drawn_exams, hash_number, quotas_of
 from reportlabel.review.settings import REASONS, ReviewSettings, load_settings
 from reportlabel.rulebook.load import rules_folder
 from reportlabel.schema import EXAM_LABELS, EXAM_VOTES, EXAMS
 
 SETTINGS, AGGREGATE = load_settings(), load_aggregate()
+DOUBTFUL = [one for one in range(2000) if one % 5 < 2]
 
 
 def with_shares(settings: ReviewSettings = SETTINGS, **shares: float) -> ReviewSettings:
@@ -174,6 +175,37 @@ def test_the_audit_is_drawn_whatever_the_labels_say() -> None:
     assert set(other["exam_id"]) != set(chosen["exam_id"])
 
 
+@pytest.mark.parametrize(("rounds", "budget"), [(1, 200), (1, 1500), (4, 300)])
+def test_what_was_drawn_is_a_sample_of_all_exams_however_they_are_chosen(rounds: int, budget: int) -> None:
+    """Two of five exams are doubtful, and read first; among those that were drawn they are two of five too."""
+    tables = Tables()
+    for one in range(2000):
+        exam, votes = f"E{one:04}", {"rule": "uncertain"} if one % 5 < 2 else {}
+        tables.rows["exams"].append({"exam_id": exam, "patient_id": exam})
+        tables.rows["labels"].append(
+            {"exam_id": exam, "label_set": "lung_ct", "finding": "nodule", "value": "uncertain" if votes else "absent",
+             "p_present": 0.45 if votes else 0.0, "n_votes": len(votes), "review_state": "unreviewed"}
+        )  # fmt: skip
+    shares: list[float] = []
+    for seed in ("a", "b", "c", "d", "e"):
+        chosen = pl.DataFrame(schema=CHOSEN)
+        for _ in range(rounds):
+            more = tables.choose(budget, already=chosen["exam_id"].to_list(), seed=seed)
+            assert more.height == budget
+            chosen = pl.concat([chosen, more])
+        drawn = drawn_exams(chosen, seed=seed)
+        assert chosen.filter(pl.col("reason") == "audit").join(drawn, on="exam_id", how="anti").is_empty()
+        in_order = sorted(tables.tables()["exams"]["exam_id"], key=lambda exam: hash_number(seed, exam))
+        assert set(drawn["exam_id"]) == set(in_order[: drawn.height])
+        shares.append(drawn["exam_id"].str.slice(1).cast(pl.Int64).is_in(DOUBTFUL).mean())  # type: ignore[arg-type]
+    assert sum(shares) / len(shares) == pytest.approx(0.4, abs=0.08)
+
+
+def test_where_nothing_was_drawn_nothing_is_a_sample() -> None:
+    chosen = doubtful(10).choose(5, with_shares(low_margin=1.0))
+    assert drawn_exams(chosen, seed="").is_empty()
+
+
 # --- quotas
 
 
@@ -221,7 +253,7 @@ def test_few_exams_of_one_patient() -> None:
     tables.fill(10)
     for one in range(20):
         tables.label(f"X{one}", patient="P", p=0.5, votes={"rule": "uncertain"})
-    chosen = tables.choose(15)
+    chosen = tables.choose(15, with_shares(low_margin=1.0)).filter(pl.col("reason") == "low_margin")
     assert chosen["exam_id"].str.starts_with("X").sum() == SETTINGS.selection.exams_of_one_patient
 
 
