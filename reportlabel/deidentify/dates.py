@@ -214,6 +214,7 @@ class DateFinder:
         letters = any_of(self._letters)
         year, two, first = r"(?:18|19|20)\d\d", r"\d{1,2}", re.escape(self._first)
         gap, sep = r"[ \t]{0,2}", r"[/.\-]"
+        no_month = any_of(map(self.fold, self.words.not_after_month))
         forms = {
             "era": rf"(?P<era_e>{names}){gap}(?P<era_y>{first}|{two}){gap}(?:年度?{gap}(?:(?P<era_m>{two}){gap}月"
             rf"(?:{gap}(?P<era_d>{two}){gap}日)?)?)",
@@ -233,7 +234,7 @@ class DateFinder:
             r"(?![\d%]|[.,/\-]\d| ?[cm]m)",
             "year": rf"(?<!\d)(?P<year_y>{year}){gap}年度?",
             "month_day": rf"(?<!\d)(?P<month_day_m>1[0-2]|0?[1-9]){gap}月{gap}(?P<month_day_d>{two}){gap}日",
-            "month": r"(?<![\d.])(?P<month_m>1[0-2]|[1-9])月(?![間齢経目])",
+            "month": rf"(?<![\d.])(?P<month_m>1[0-2]|[1-9])月(?!{no_month})",
             "slash": r"(?<![\d/.\-a-z])(?P<slash_m>1[0-2]|0?[1-9])/(?P<slash_d>3[01]|[12]\d|0?[1-9])(?![\d/.])",
         }
         joined = "|".join(f"(?P<{name}>{form})" for name, form in forms.items())

@@ -31,12 +31,13 @@ class NumberFinder:
         labels = any_of(fold(word) for word in rules.phones.labels)
         self._phone = re.compile(rf"(?<![a-z]){labels}[ \t]*[:.]?[ \t]*(?P<n>\+?\(?\d(?:[\d() \t]|{DASH}){{4,16}}\d)")
         inside = any_of(fold(word) for word in rules.phones.inside)
+        number = any_of(fold(word) for word in rules.ids.number_words)
         self._extension = re.compile(
-            rf"(?P<n>(?<![a-z]){inside}[ \t]*(?:番号)?[ \t]*[:#.(]?[ \t]*\d{{2,8}}(?:{DASH}\d+)*)"
+            rf"(?P<n>(?<![a-z]){inside}[ \t]*{number}?[ \t]*[:#.(]?[ \t]*\d{{2,8}}(?:{DASH}\d+)*)"
         )
         ids = any_of(fold(word) for word in rules.ids.labels)
         self._labelled = re.compile(
-            rf"(?<![a-z]){ids}[ \t]*(?:no\.?|№|#|番号)?[ \t]*[:=]?[ \t]*"
+            rf"(?<![a-z]){ids}[ \t]*(?:no\.?|№|#|{number})?[ \t]*[:=]?[ \t]*"
             rf"(?P<n>[a-z]{{0,4}}(?:{DASH}|\d)(?:[\da-z./]|{DASH})*\d)"
         )
         self._patterns = {

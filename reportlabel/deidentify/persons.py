@@ -43,7 +43,8 @@ class PersonFinder:
         self._eponyms = frozenset(fold(word) for word in words.eponyms)
         self._eponym_after = re.compile(any_of(fold(word) for word in words.eponyms_before))
         sure = [fold(word) for word in words.titles]
-        unsure = [fold(word) for word in words.titles_of_names]
+        honorifics = [fold(word) for word in words.honorifics]
+        unsure = [*honorifics, *(fold(word) for word in words.titles_of_names)]
         self._sure_titles = frozenset(sure)
         self._not_title = {
             fold(title): re.compile(any_of(fold(word) for word in after))
@@ -70,11 +71,12 @@ class PersonFinder:
         self._relative = re.compile(
             rf"{any_of(fold(word) for word in words.relatives)}[のはが、:( \t]{{0,2}}"
             rf"(?P<name>{KANJI}{{1,3}}|{KANA}{{2,5}})"
-            rf"(?=さん|ちゃん|くん|君|様|氏|[)」、。\s,]|$)"
+            rf"(?={any_of(honorifics)}|[)」、。\s,]|$)"
         )
         labels = rf"(?:{any_of([*strong, *weak])}[ \t]*[:/=]?[ \t]*)?"
+        signed = any_of(fold(word) for word in words.signed)
         self._signature = re.compile(
-            rf"^[ \t・*※\-]*(?P<open>[(<〈]?){labels}{names}(?P<close>[)>〉]?)(?:記|印|拝)?[ \t]*$", re.MULTILINE
+            rf"^[ \t・*※\-]*(?P<open>[(<〈]?){labels}{names}(?P<close>[)>〉]?){signed}?[ \t]*$", re.MULTILINE
         )
         self._trailing = re.compile(rf"[。.)\]][ \t]*\({labels}{names}\)[ \t]*$", re.MULTILINE)
         self._one = re.compile(_NAME)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from reportlabel.deidentify.characters import DASH, KANA, KANJI, Hit, View
 from reportlabel.deidentify.dates import any_of
-from reportlabel.deidentify.text_rules import TextRules
+from reportlabel.deidentify.text_rules import AddressWords, TextRules
 from reportlabel.deidentify.words import Dictionary
 
 __all__ = ["PlaceFinder"]
@@ -28,13 +28,14 @@ class PlaceFinder:
     def __init__(self, rules: TextRules, fold: Callable[[str], str], dictionary: Dictionary) -> None:
         self._dictionary = dictionary
         words, names, work = rules.institutions, rules.names, rules.work
-        suffix = any_of(fold(word) for word in words.suffixes)
-        self._institution = re.compile(rf"{suffix}(?!{KANA})")
+        practices = [fold(word) for word in words.practices]
+        suffixes = [*(fold(word) for word in words.suffixes), *practices]
+        self._institution = re.compile(rf"{any_of(suffixes)}(?!{KANA})")
         departments = [fold(word) for word in names.departments]
         self._department = re.compile(
-            rf"{any_of(departments)}(?:医院|クリニック)?(?={any_of(fold(word) for word in words.departments_need)})"
+            rf"{any_of(departments)}{any_of(practices)}?(?={any_of(fold(word) for word in words.departments_need)})"
         )
-        generic = [fold(word) for word in (*words.generic, *words.own, *words.suffixes)]
+        generic = [*(fold(word) for word in (*words.generic, *words.own)), *suffixes]
         self._generic = re.compile(f"{any_of(generic)}*")
         in_names = (word for word in words.generic if len(word) > 1 and re.fullmatch("[ぁ-ゖー]+", word))
         self._generic_hiragana = re.compile(f"{any_of(in_names)}$")
@@ -45,38 +46,45 @@ class PlaceFinder:
             rf"(?: of (?P<of>[a-z'\-]+))?(?![a-z])"
         )
         self._latin_generic = frozenset(fold(word) for word in words.latin_generic)
-        prefecture = any_of(fold(word) for word in rules.addresses.prefectures)
-        street = rf"(?:{KANJI}|{KANA}|[ぁ-ゖヶ]){{0,10}}?"
-        number = rf"\d{{1,4}}(?:丁目|番地の?|番|号室|号|条|線|{DASH}|の(?=\d))?"
-        house = rf"(?:(?:{street})(?:{number}){{1,5}}){{1,2}}"
-        building = rf"(?:[ \t]?(?:{KANJI}|{KANA}|[a-zぁ-ゖ]){{2,14}}\d{{1,4}}(?:号室|号|号棟|棟))?"
-        self._address = re.compile(
-            rf"{prefecture}(?:{KANJI}|{KANA}|[ぁ-ゖヶ]){{1,8}}?[市区郡町村](?:(?:{KANJI}|{KANA}|[ぁ-ゖヶ]){{1,6}}?[区町村])?"
-            rf"(?:{house}{building})?"
-            rf"|(?:{KANJI}|{KANA}|ヶ){{1,8}}[市区町村]{street}\d{{1,4}}(?:丁目|番地|番\d|条\d)(?:{number}){{0,4}}{building}"
-            rf"|(?:{KANJI}|{KANA}|ヶ){{1,6}}市{street}\d{{1,4}}{DASH}\d{{1,4}}(?:{DASH}\d{{1,4}})?{building}"
-        )
-        living = any_of(fold(word) for word in rules.addresses.living)
-        self._living = re.compile(
-            rf"(?:{prefecture}|(?:{KANJI}|{KANA}|ヶ){{1,6}}(?:市|区|町|村|県|府|都|郡))+(?={living})"
-        )
-        self._labelled_address = re.compile(
-            rf"{any_of(fold(word) for word in rules.addresses.labels)}[ \t]*[:=][ \t]*(?P<n>[^\n。]{{2,60}})"
-        )
-        self._postal = re.compile(
-            rf"(?:〒|郵便番号)[ \t:]{{0,3}}(?P<n>\d{{3}}{DASH}?\d{{4}})(?!\d)"
-            rf"|(?<![\d.\-])(?P<m>\d{{3}}{DASH}\d{{4}})(?=[ \t\n]{{0,3}}(?:{prefecture}|{KANJI}{{1,6}}[市区町村郡]))"
-        )
+        self._compile_addresses(rules.addresses, fold)
         company = any_of(fold(word) for word in work.companies)
         run = rf"(?:{KANJI}|{KANA}|[a-z0-9・ヶ&])"
         self._company = re.compile(rf"{company}[ \t]?{run}{{1,16}}|{run}{{1,16}}[ \t]?{company}")
         self._workplace = re.compile(any_of(fold(word) for word in work.suffixes))
         self._work_generic = re.compile(f"{any_of(fold(word) for word in (*work.generic, *work.suffixes))}*")
-        self._labelled_work = re.compile(
-            rf"{any_of(fold(word) for word in work.labels)}(?:[ \t]*[:=]|は)[ \t]*(?P<n>[^\n。、,;)]{{1,30}})"
+        labels = any_of(fold(word) for word in work.labels)
+        occupations = any_of(fold(word) for word in work.occupation_labels)
+        said = rf"(?:[ \t]*[:=]|{any_of(fold(word) for word in work.after_label)})[ \t]*(?P<n>[^\n。、,;)]{{1,30}})"
+        self._labelled_work = re.compile(rf"{labels}{said}")
+        self._occupation = re.compile(rf"{occupations}{said}")
+
+    def _compile_addresses(self, words: AddressWords, fold: Callable[[str], str]) -> None:
+        def one_of(*lists: Sequence[str]) -> str:
+            return any_of(fold(word) for some in lists for word in some)
+
+        numbers = words.numbers
+        prefecture = one_of(words.prefectures)
+        any_letter, letter = rf"(?:{KANJI}|{KANA}|[ぁ-ゖヶ])", rf"(?:{KANJI}|{KANA}|ヶ)"
+        cities, parts = one_of(words.cities), one_of(words.parts)
+        city, municipality = one_of(words.cities, words.parts), one_of(words.cities, words.counties, words.parts)
+        place = one_of(words.cities, words.counties, words.parts, words.prefecture_suffixes)
+        street = rf"{any_letter}{{0,10}}?"
+        counted = one_of(numbers.sure, numbers.before_number, numbers.further, numbers.rooms)
+        number = rf"\d{{1,4}}(?:{counted}|{DASH}|{one_of(numbers.between)}(?=\d))?"
+        sure = rf"\d{{1,4}}(?:{one_of(numbers.sure)}|{one_of(numbers.before_number)}\d)"
+        house = rf"(?:{street}(?:{number}){{1,5}}){{1,2}}"
+        building = rf"(?:[ \t]?(?:{KANJI}|{KANA}|[a-zぁ-ゖ]){{2,14}}\d{{1,4}}{one_of(numbers.rooms, numbers.houses)})?"
+        self._address = re.compile(
+            rf"{prefecture}{any_letter}{{1,8}}?{municipality}(?:{any_letter}{{1,6}}?{parts})?(?:{house}{building})?"
+            rf"|{letter}{{1,8}}{city}{street}{sure}(?:{number}){{0,4}}{building}"
+            rf"|{letter}{{1,6}}{cities}{street}\d{{1,4}}{DASH}\d{{1,4}}(?:{DASH}\d{{1,4}})?{building}"
         )
-        occupation = any_of(fold(word) for word in work.occupation_labels)
-        self._occupation = re.compile(rf"{occupation}(?:[ \t]*[:=]|は)[ \t]*(?P<n>[^\n。、,;)]{{1,30}})")
+        self._living = re.compile(rf"(?:{prefecture}|{letter}{{1,6}}{place})+(?={one_of(words.living)})")
+        self._labelled_address = re.compile(rf"{one_of(words.labels)}[ \t]*[:=][ \t]*(?P<n>[^\n。]{{2,60}})")
+        self._postal = re.compile(
+            rf"{one_of(words.postal_labels)}[ \t:]{{0,3}}(?P<n>\d{{3}}{DASH}?\d{{4}})(?!\d)"
+            rf"|(?<![\d.\-])(?P<m>\d{{3}}{DASH}\d{{4}})(?=[ \t\n]{{0,3}}(?:{prefecture}|{KANJI}{{1,6}}{municipality}))"
+        )
 
     def find(self, view: View, stored: str) -> Iterator[Hit]:
         """Everything of these kinds, in no order. In: the stored text as well, for its capitals."""

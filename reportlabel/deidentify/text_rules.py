@@ -15,6 +15,7 @@ from reportlabel.rulebook.models import Strict
 from reportlabel.rulebook.read_yaml import parse, read_yaml
 
 __all__ = [
+    "AddressNumbers",
     "AddressWords",
     "DateWords",
     "Era",
@@ -87,12 +88,14 @@ class NameWords(Strict):
     """Words around names."""
 
     titles: list[Word]
+    honorifics: list[Word]
     titles_of_names: list[Word]
     not_a_title_before: dict[Word, list[Word]]
     titles_before: list[Word]
     labels: list[Word]
     weak_labels: list[Word]
     relatives: list[Word]
+    signed: list[Word]
     roles: list[Word]
     departments: list[Word]
     not_names: list[Word]
@@ -105,6 +108,7 @@ class InstitutionWords(Strict):
     """Words of hospitals and practices."""
 
     suffixes: list[Word]
+    practices: list[Word]
     departments_need: list[Word]
     generic: list[Word]
     own: list[Word]
@@ -145,6 +149,7 @@ class DateWords(Strict):
     not_after: list[Word]
     fractions: list[Annotated[str, Field(pattern=r"^\d{1,2}/\d{1,2}$")]]
     relative_years: dict[Word, int]
+    not_after_month: list[Word]
     birth_labels: list[Word]
     birth_after: list[Word]
     birth_not_after: list[Word]
@@ -159,11 +164,28 @@ class PhoneWords(Strict):
     inside: list[Word]
 
 
+class AddressNumbers(Strict):
+    """Words behind the numbers of an address, by how sure they make it one and by what they count."""
+
+    sure: list[Word]
+    before_number: list[Word]
+    further: list[Word]
+    rooms: list[Word]
+    houses: list[Word]
+    between: list[Word]
+
+
 class AddressWords(Strict):
-    """Words of addresses."""
+    """Words of addresses; ``cities``, ``counties``, ``parts``, ``prefecture_suffixes``: what names of places end in."""
 
     labels: list[Word]
     prefectures: list[Word]
+    cities: list[Word]
+    counties: list[Word]
+    parts: list[Word]
+    prefecture_suffixes: list[Word]
+    numbers: AddressNumbers
+    postal_labels: list[Word]
     living: list[Word]
 
 
@@ -171,6 +193,7 @@ class IdWords(Strict):
     """Words in front of numbers of persons, exams, specimens and slips; patterns of the house; units of quantities."""
 
     labels: list[Word]
+    number_words: list[Word]
     patterns: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str]
     units: list[Word]
 
@@ -199,6 +222,7 @@ class WorkWords(Strict):
     companies: list[Word]
     suffixes: list[Word]
     generic: list[Word]
+    after_label: list[Word]
     labels: list[Word]
     occupation_labels: list[Word]
 

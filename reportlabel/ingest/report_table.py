@@ -16,16 +16,20 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
+from pydantic import Field
 
 from reportlabel.errors import ConfigError, InputError
 from reportlabel.ingest.csv_rows import FAULTS, RAW_ROWS, CsvLayout, RawRows, csv_rows, read_header
 from reportlabel.ingest.duplicates import SeenReports, mark_duplicates
 from reportlabel.ingest.encoding import choose_encoding, utf8_blocks
+from reportlabel.rulebook.load import rules_folder
+from reportlabel.rulebook.models import Strict
+from reportlabel.rulebook.read_yaml import parse, read_yaml
 
 __all__ = ["MAX_TEXT_CHARS", "QUARANTINE", "REASONS", "ReadCounts", "ReportBatch", "ReportReader", "read_reports"]
 
@@ -337,10 +341,27 @@ def _folded(name: str) -> str:
 # --- CSV and TSV ------------------------------------------------------------------------------------------------------
 
 _ASCII_NAME = re.compile(r"[A-Za-z][A-Za-z]*(?:[ _.\-]?[A-Za-z]+){0,5}[ _.\-]?[0-9]?")
-_JAPANESE_NAME = re.compile(
-    r"[^\s、。,.:;!?「」()\d]{0,10}"
-    r"(?:番号|ID|id|コード|本文|所見|診断|診断文|報告書|レポート|テキスト|目的|部位|氏名|性別|年齢|日|日時|日付|医|科|種別|版数|状態)"
-)
+
+
+class ReportTableRules(Strict):
+    """``rules/ingest/report_table.yaml``: what a Japanese column name that a message may quote ends in."""
+
+    header_endings: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+def load_report_table_rules(folder: Path | None = None) -> ReportTableRules:
+    """Read ``ingest/report_table.yaml`` of a rules folder (default: the one that came with the package).
+
+    Raises:
+        ConfigError: names file, line and key of what is wrong.
+    """
+    folder = rules_folder() if folder is None else folder
+    return parse(read_yaml(folder / "ingest" / "report_table.yaml"), ReportTableRules)
+
+
+def _japanese_name(rules: ReportTableRules) -> re.Pattern[str]:
+    endings = "|".join(re.escape(word) for word in rules.header_endings)
+    return re.compile(rf"[^\s、。,.:;!?「」()\d]{{0,10}}(?:{endings})")
 
 
 def _open_csv(
@@ -353,7 +374,7 @@ def _open_csv(
     id_index, text_index = _needed_columns(
         columns,
         path=path,
-        shown=_quotable_names(columns),
+        shown=_quotable_names(columns, load_report_table_rules()),
         id_column=id_column,
         text_column=text_column,
         hint=_header_hint(columns, delimiter=delimiter),
@@ -375,7 +396,7 @@ def _open_csv(
     )
 
 
-def _quotable_names(columns: list[str]) -> list[str]:
+def _quotable_names(columns: list[str], rules: ReportTableRules) -> list[str]:
     """The column names that an error message may quote.
 
     A file without a header has a patient's data in its first line. A line with anything in it that no header would
@@ -383,7 +404,8 @@ def _quotable_names(columns: list[str]) -> list[str]:
     """
     if any(len(name) > 40 or re.search(r"\d{3}|[\n\r、。,\0\ufffd]", name) for name in columns):
         return []
-    return [name for name in columns if _ASCII_NAME.fullmatch(name) or _JAPANESE_NAME.fullmatch(name)]
+    japanese = _japanese_name(rules)
+    return [name for name in columns if _ASCII_NAME.fullmatch(name) or japanese.fullmatch(name)]
 
 
 def _header_hint(columns: list[str], *, delimiter: bytes) -> str:

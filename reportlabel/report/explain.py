@@ -17,8 +17,9 @@ from reportlabel.annotate.annotator import Annotator
 from reportlabel.errors import ExitCode, InputError
 from reportlabel.ingest.report_table import read_reports
 from reportlabel.report.fold import fold
-from reportlabel.report.names import MARKS, STATUS_NAMES, STATUSES, TEMPORALITY_NAMES, Called, label_names, value_name
+from reportlabel.report.names import MARKS, STATUSES, label_names, value_name
 from reportlabel.report.reading import Piece, ReadMention, cut, one_line, read_mentions
+from reportlabel.rulebook.display import DisplayWords, load_display, named
 from reportlabel.rulebook.load import Rulebook, find_label_set, load_rules
 from reportlabel.rulebook.models import LabelSet
 from reportlabel.vote.rules import label_of_finding
@@ -60,17 +61,18 @@ def run_explain(
     chosen = find_label_set(rules, label_set) if label_set is not None else None
     text = _find_text(source, report_id, id_column=id_column, text_column=text_column, encoding=encoding)
     annotator = Annotator(rules)
+    words = load_display(rules.folder)
     report = pl.DataFrame({"report_id": [report_id], "text": [text]})
     table = annotator.annotate(report, region=chosen.region if chosen else None)
-    mentions = read_mentions(text, table, annotator)
-    width = show_report(f"report {report_id}", text, mentions, console)
+    mentions = read_mentions(text, table, annotator, words)
+    width = show_report(f"report {report_id}", text, mentions, words, console)
     if chosen is not None:
         labels = label_reports(report["report_id"], table, chosen, rules)
-        _show_labels(labels, mentions, chosen, rules, console, width=width)
+        _show_labels(labels, mentions, chosen, rules, words, console, width=width)
     return int(ExitCode.DONE)
 
 
-def show_report(title: str, text: str, mentions: Sequence[ReadMention], console: Console) -> int:
+def show_report(title: str, text: str, mentions: Sequence[ReadMention], words: DisplayWords, console: Console) -> int:
     """Print a report coloured, and its mentions; returns the width that was used."""
     width = min(console.width, _WIDEST)
     # without colours a number must not look like one of the report
@@ -79,7 +81,7 @@ def show_report(title: str, text: str, mentions: Sequence[ReadMention], console:
         Panel(
             fold(coloured(text, mentions, focus=True, numbers=numbers), width - 6),
             title=Text(title, style="bold"),
-            subtitle=legend(),
+            subtitle=legend(words),
             box=box.ROUNDED,
             padding=(1, 2),
             width=width,
@@ -88,7 +90,7 @@ def show_report(title: str, text: str, mentions: Sequence[ReadMention], console:
     if not mentions:
         console.print("nothing in this report is a finding of the rules")
     else:
-        console.print(_mention_table(text, mentions, width=width))
+        console.print(_mention_table(text, mentions, words, width=width))
     return width
 
 
@@ -109,24 +111,25 @@ def coloured(text: str, mentions: Sequence[ReadMention], *, focus: bool = False,
     return result
 
 
-def legend(*, cue: bool = True) -> Text:
+def legend(words: DisplayWords, *, cue: bool = True) -> Text:
     """What the colours mean, in one line; ``cue``: also how cues and clauses are shown."""
     shown = Text()
     for status in ("present", "uncertain", "absent"):
-        name = STATUS_NAMES[status]
+        name = named(words.statuses, status)
         shown.append(f" {MARKS[status]} {name.ja} {name.en} ", style=MARKED[status]).append(" ")
     if not cue:
         return shown
-    shown.append(" 今回の所見でない not this exam ", style=MARKED["other"]).append(" ")
+    other = words.texts.not_this_exam
+    shown.append(f" {other.ja} {other.en} ", style=MARKED["other"]).append(" ")
     shown.append("cue", style="bold").append(" ").append("clause", style="underline")
     return shown
 
 
-def status_text(status: str) -> Text:
-    """A status with its mark, in its colour."""
-    name = STATUS_NAMES.get(status)
-    if name is None:
-        return Text(value_name(status), style="bold")
+def status_text(status: str, words: DisplayWords) -> Text:
+    """A status with its mark, in its colour; another value by its name."""
+    if status not in MARKS:
+        return Text(value_name(status, words), style="bold")
+    name = named(words.statuses, status)
     return Text(f"{MARKS[status]} {name.ja} {name.en}", style=_COLOURED[status])
 
 
@@ -149,7 +152,7 @@ def _style(piece: Piece, mentions: Sequence[ReadMention], *, focus: bool) -> str
     return "dim" if focus else ""
 
 
-def _mention_table(text: str, mentions: Sequence[ReadMention], *, width: int) -> Table:
+def _mention_table(text: str, mentions: Sequence[ReadMention], words: DisplayWords, *, width: int) -> Table:
     """One row a mention; every cell is folded here, because rich does not know where Japanese may be broken."""
     cells = _widths(width - 3 - 2 * (len(_COLUMNS) + 1))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, leading=1)
@@ -161,7 +164,7 @@ def _mention_table(text: str, mentions: Sequence[ReadMention], *, width: int) ->
         row = (
             Text(mention.surface, style="bold"),
             Text(mention.name.ja).append(f"\n{mention.rule_id}", style="dim"),
-            _status_or_time(mention),
+            _status_or_time(mention, words),
             Text(mention.cue, style=f"bold {tone}") if mention.cue else Text("(none)", style="dim"),
             Text(one_line(text[slice(*mention.clause)])),
             Text(mention.summary),
@@ -179,12 +182,12 @@ def _widths(width: int) -> list[int]:
     return [max(4, width * share // sum(shares)) for share in shares]
 
 
-def _status_or_time(mention: ReadMention) -> Text:
+def _status_or_time(mention: ReadMention, words: DisplayWords) -> Text:
     """The status; of what is not said of this exam, why it does not count."""
     if mention.counts:
-        name = STATUS_NAMES[mention.status]
+        name = named(words.statuses, mention.status)
         return Text(f"{MARKS[mention.status]} {name.ja}\n{name.en}", style=_COLOURED[mention.status])
-    when = TEMPORALITY_NAMES.get(mention.temporality, Called(mention.temporality, mention.temporality))
+    when = named(words.temporality, mention.temporality)
     return Text(f"{when.ja}\n{when.en}", style="dim")
 
 
@@ -193,6 +196,7 @@ def _show_labels(
     mentions: Sequence[ReadMention],
     label_set: LabelSet,
     rules: Rulebook,
+    words: DisplayWords,
     console: Console,
     *,
     width: int,
@@ -212,14 +216,15 @@ def _show_labels(
             continue
         name = Text(names[finding].ja).append(f" {finding}", style="dim")
         heard = [one for one in mentions if finding in values or (finding, one.finding) in voting]
-        row = (name, status_text(value), _deciders(evidence, heard))
+        row = (name, status_text(value, words), _deciders(evidence, heard))
         table.add_row(*(fold(cell, cells) for cell, cells in zip(row, columns, strict=True)))
     console.print()
     if table.row_count:
         console.print(table)
     if silent:
         console.print()
-        said = f"{STATUS_NAMES['not_mentioned'].ja} not mentioned: {'、'.join(silent)}"
+        nothing = words.statuses["not_mentioned"]
+        said = f"{nothing.ja} {nothing.en}: {'、'.join(silent)}"
         console.print(fold(Text(said, style="dim"), width))
 
 

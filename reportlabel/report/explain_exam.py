@@ -17,8 +17,9 @@ from reportlabel.errors import ExitCode, InputError
 from reportlabel.ingest.assemble import reports_that_count
 from reportlabel.report.explain import show_report, status_text
 from reportlabel.report.fold import fold
-from reportlabel.report.names import STATUS_NAMES, label_names
+from reportlabel.report.names import label_names
 from reportlabel.report.reading import read_mentions
+from reportlabel.rulebook.display import DisplayWords, load_display
 from reportlabel.rulebook.load import find_label_set, load_rules
 from reportlabel.rulebook.models import LabelSet
 from reportlabel.run import open_workspace
@@ -56,6 +57,7 @@ def run_explain_exam(
         labels = labels.filter(pl.col("label_set") == wanted)
     counting = reports_that_count(rows("reports"))
     annotator = Annotator(rules)
+    words = load_display(rules.folder)
     console.print(_facts(exam), highlight=False, soft_wrap=True)
     width = console.width
     sets = [
@@ -67,11 +69,13 @@ def run_explain_exam(
         region = sets[0].region if sets else None
         table = annotator.annotate(counting.select("report_id", "text"), region=region)
         text = str(counting["text"][0])
-        width = show_report(f"exam {exam_id}", text, read_mentions(text, table, annotator), console)
+        mentions = read_mentions(text, table, annotator, words)
+        width = show_report(f"exam {exam_id}", text, mentions, words, console)
     votes = rows("votes")
     records = _records(opened, versions, part, votes, rows("links"))
     for one in sets:
-        _show_votes(labels.filter(pl.col("label_set") == one.id), votes, records, counting, one, console, width=width)
+        own = labels.filter(pl.col("label_set") == one.id)
+        _show_votes(own, votes, records, counting, one, words, console, width=width)
     return int(ExitCode.DONE)
 
 
@@ -122,6 +126,7 @@ def _show_votes(
     records: Mapping[str, str],
     counting: pl.DataFrame,
     label_set: LabelSet,
+    words: DisplayWords,
     console: Console,
     *,
     width: int,
@@ -142,14 +147,15 @@ def _show_votes(
         if row["conflict"]:
             name.append(" conflict", style="bold red")
         shown = "" if row["p_present"] is None else f"{row['p_present']:.2f}"
-        cells = (name, status_text(row["value"]), Text(shown), _told(own, text, records))
+        cells = (name, status_text(row["value"], words), Text(shown), _told(own, text, records))
         table.add_row(*(fold(cell, wide) for cell, wide in zip(cells, columns, strict=True)))
     console.print()
     if table.row_count:
         console.print(table)
     if silent:
         console.print()
-        said = f"{STATUS_NAMES['not_mentioned'].ja} not mentioned: {'、'.join(silent)}"
+        nothing = words.statuses["not_mentioned"]
+        said = f"{nothing.ja} {nothing.en}: {'、'.join(silent)}"
         console.print(fold(Text(said, style="dim"), width))
 
 

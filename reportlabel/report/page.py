@@ -20,18 +20,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from reportlabel.annotate.annotator import Annotator
 from reportlabel.export.atomic import AtomicText
 from reportlabel.ingest.report_table import ReadCounts
-from reportlabel.report.names import (
-    MARKS,
-    STATUS_NAMES,
-    STATUSES,
-    TEMPORALITY_NAMES,
-    Called,
-    finding_name,
-    label_names,
-    value_name,
-)
+from reportlabel.report.names import MARKS, STATUSES, finding_name, label_names, value_name
 from reportlabel.report.reading import Piece, ReadMention, cut, read_mentions
-from reportlabel.rulebook.models import LabelSet
+from reportlabel.rulebook.display import DisplayWords, load_display, named
+from reportlabel.rulebook.models import LabelSet, Name
 from reportlabel.vote.rules import label_of_finding
 
 _TEMPLATE = "page.html.j2"
@@ -113,15 +105,17 @@ def render_page(
         keep_trailing_newline=True,
     )
     when = made_at or datetime.now().astimezone()
+    words = load_display(annotator.rules.folder)
     page: str = environment.get_template(_TEMPLATE).render(
-        sets=[_set_view(batch, annotator, sample=sample) for batch in batches],
+        sets=[_set_view(batch, annotator, words, sample=sample) for batch in batches],
         counts=counts,
         source=source,
         synthetic=synthetic,
         version=_version(),
         rules_hash=annotator.rules.sha256,
         made_at=when.strftime("%Y-%m-%d %H:%M"),
-        statuses=[(status, MARKS[status], STATUS_NAMES[status]) for status in STATUSES],
+        statuses=[(status, MARKS[status], named(words.statuses, status)) for status in STATUSES],
+        words=words.texts,
     )
     return page
 
@@ -141,7 +135,7 @@ class _Row:
     """A finding in the table: reports by value, in the order of STATUSES."""
 
     id: str
-    name: Called
+    name: Name
     counts: tuple[int, ...]
 
     @property
@@ -161,7 +155,7 @@ class _ValueRow:
     """A label that is no status: in how many reports it is given, and what they say."""
 
     id: str
-    name: Called
+    name: Name
     given: int
     says: str
 
@@ -183,7 +177,7 @@ class _Card:
 
     report_id: str
     pieces: list[_Shown]
-    chips: list[tuple[str, str, Called]]
+    chips: list[tuple[str, str, Name]]
     labels: str
     mentions: list[dict[str, Any]]
 
@@ -204,7 +198,7 @@ class _Shown:
 @dataclass(frozen=True)
 class _SetView:
     id: str
-    name: Called
+    name: Name
     reports: int
     mentions: int
     rows: list[_Row]
@@ -215,7 +209,7 @@ class _SetView:
     cards: list[_Card] = field(default_factory=list)
 
 
-def _set_view(batch: PageSet, annotator: Annotator, *, sample: int) -> _SetView:
+def _set_view(batch: PageSet, annotator: Annotator, words: DisplayWords, *, sample: int) -> _SetView:
     label_set = batch.label_set
     names = label_names(label_set)
     rows = [
@@ -225,19 +219,19 @@ def _set_view(batch: PageSet, annotator: Annotator, *, sample: int) -> _SetView:
     current = batch.mentions.filter(pl.col("temporality") == "current")
     return _SetView(
         id=label_set.id,
-        name=Called(label_set.name.ja, label_set.name.en),
+        name=label_set.name,
         reports=batch.labels["report_id"].n_unique(),
         mentions=batch.mentions.height,
         rows=rows,
-        values=_value_rows(batch.labels, label_set),
+        values=_value_rows(batch.labels, label_set, words),
         overall=_Row(
             label_set.id,
-            Called("", ""),
+            Name(ja="", en=""),
             tuple(sum(column) for column in zip(*(row.counts for row in rows), strict=True)),
         ),
         cues=_often(current.filter(pl.col("cue").is_not_null()), "cue", {}),
-        rules=_often(current, "rule_id", _names_of_rules(current, annotator)),
-        cards=_cards(batch, annotator, sample=sample),
+        rules=_often(current, "rule_id", _names_of_rules(current, annotator, words)),
+        cards=_cards(batch, annotator, words, sample=sample),
     )
 
 
@@ -248,15 +242,15 @@ def _status_counts(labels: pl.DataFrame, label_set: LabelSet) -> Iterable[tuple[
         yield tuple(known.get((entry.id, status), 0) for status in STATUSES)
 
 
-def _value_rows(labels: pl.DataFrame, label_set: LabelSet) -> list[_ValueRow]:
+def _value_rows(labels: pl.DataFrame, label_set: LabelSet, words: DisplayWords) -> list[_ValueRow]:
     rows = []
     for entry in label_set.values:
         given = labels.filter((pl.col("finding") == entry.id) & (pl.col("value") != "not_mentioned"))["value"].to_list()
-        rows.append(_ValueRow(entry.id, Called(entry.name.ja, entry.name.en), len(given), _what_they_say(given)))
+        rows.append(_ValueRow(entry.id, entry.name, len(given), _what_they_say(given, words)))
     return rows
 
 
-def _what_they_say(values: Sequence[str]) -> str:
+def _what_they_say(values: Sequence[str], words: DisplayWords) -> str:
     """Median and range of numbers, else the most frequent values."""
     if not values:
         return ""
@@ -264,8 +258,8 @@ def _what_they_say(values: Sequence[str]) -> str:
     if len(set(values)) > 5 and all(number is not None for number in numbers):
         ordered = sorted(number for number in numbers if number is not None)
         middle = ordered[len(ordered) // 2]
-        return f"中央値 {middle:g}（{ordered[0]:g}–{ordered[-1]:g}）"
-    most = Counter(value_name(value) for value in values).most_common(5)
+        return words.texts.median.format(middle=f"{middle:g}", lowest=f"{ordered[0]:g}", highest=f"{ordered[-1]:g}")
+    most = Counter(value_name(value, words) for value in values).most_common(5)
     return "、".join(f"{value} {count}" for value, count in most)
 
 
@@ -291,19 +285,19 @@ def _often(mentions: pl.DataFrame, column: str, notes: Mapping[str, str]) -> lis
     ]
 
 
-def _names_of_rules(mentions: pl.DataFrame, annotator: Annotator) -> dict[str, str]:
+def _names_of_rules(mentions: pl.DataFrame, annotator: Annotator, words: DisplayWords) -> dict[str, str]:
     """Rule -> the findings it gave, by name: one rule gives several where the site decides."""
     pairs = mentions.select("rule_id", "finding").unique(maintain_order=True)
     names: dict[str, list[str]] = {}
     for rule, finding in pairs.iter_rows():
         names.setdefault(rule, []).append(finding_name(finding, annotator.rules).ja)
-    return {rule: "、".join(some[:3]) + ("ほか" if len(some) > 3 else "") for rule, some in names.items()}
+    return {rule: "、".join(some[:3]) + (words.texts.and_more if len(some) > 3 else "") for rule, some in names.items()}
 
 
 # --- the reports that are quoted --------------------------------------------------------------------------------------
 
 
-def _cards(batch: PageSet, annotator: Annotator, *, sample: int) -> list[_Card]:
+def _cards(batch: PageSet, annotator: Annotator, words: DisplayWords, *, sample: int) -> list[_Card]:
     names = label_names(batch.label_set)
     values = {entry.id for entry in batch.label_set.values}
     votes: dict[str, list[str]] = {}
@@ -320,15 +314,15 @@ def _cards(batch: PageSet, annotator: Annotator, *, sample: int) -> list[_Card]:
     cards = []
     for report_id in chosen:
         text = texts[report_id]
-        mentions = read_mentions(text, mentions_of.get((report_id,), nothing), annotator)
+        mentions = read_mentions(text, mentions_of.get((report_id,), nothing), annotator, words)
         labels = labels_of.get(report_id, [])
         cards.append(
             _Card(
                 report_id=report_id,
-                pieces=[_shown(piece, mentions, votes) for piece in cut(text, mentions)],
+                pieces=[_shown(piece, mentions, votes, words) for piece in cut(text, mentions)],
                 chips=[(label, value, names[label]) for label, value in labels if value in ("present", "uncertain")],
                 labels=" ".join(f"{label}:{value}" for label, value in labels),
-                mentions=[_tip(mention) for mention in mentions],
+                mentions=[_tip(mention, words) for mention in mentions],
             )
         )
     return cards
@@ -350,7 +344,9 @@ def representative(labels: Mapping[str, Sequence[tuple[str, str]]], most: int) -
     return [report_id for report_id in labels if report_id in chosen]
 
 
-def _shown(piece: Piece, mentions: Sequence[ReadMention], votes: Mapping[str, Sequence[str]]) -> _Shown:
+def _shown(
+    piece: Piece, mentions: Sequence[ReadMention], votes: Mapping[str, Sequence[str]], words: DisplayWords
+) -> _Shown:
     own = [mentions[at] for at in piece.mentions]
     order = (*STATUSES, "other")
     tones = sorted((mention.status if mention.counts else "other" for mention in own), key=order.index)
@@ -363,7 +359,7 @@ def _shown(piece: Piece, mentions: Sequence[ReadMention], votes: Mapping[str, Se
         labels=" ".join(
             sorted({label for mention in own if mention.counts for label in votes.get(mention.finding, ())})
         ),
-        says="、".join(f"{mention.name.ja}: {_status_name(mention)}" for mention in own),
+        says="、".join(f"{mention.name.ja}: {_said(mention, words).ja}" for mention in own),
     )
 
 
@@ -371,24 +367,24 @@ def _numbers(places: Sequence[int]) -> str:
     return " ".join(str(at) for at in places)
 
 
-def _status_name(mention: ReadMention) -> str:
+def _said(mention: ReadMention, words: DisplayWords) -> Name:
+    """The status; of what is not said of this exam, why it does not count."""
     if mention.counts:
-        return STATUS_NAMES[mention.status].ja
-    return TEMPORALITY_NAMES.get(mention.temporality, Called(mention.temporality, mention.temporality)).ja
+        return named(words.statuses, mention.status)
+    return named(words.temporality, mention.temporality)
 
 
-def _tip(mention: ReadMention) -> dict[str, Any]:
+def _tip(mention: ReadMention, words: DisplayWords) -> dict[str, Any]:
     """What the page shows when the reader points at a mention."""
-    when = TEMPORALITY_NAMES.get(mention.temporality, Called(mention.temporality, mention.temporality))
-    status = STATUS_NAMES[mention.status] if mention.counts else when
+    status = _said(mention, words)
     return {
         "tone": mention.status if mention.counts else "other",
         "name": mention.name.ja,
         "en": mention.name.en,
         "status": f"{status.ja} {status.en}",
         "facts": [
-            *([["手がかり", mention.cue]] if mention.cue else []),
+            *([[words.texts.cue, mention.cue]] if mention.cue else []),
             *([caption, value] for caption, value in mention.attributes),
-            ["規則", mention.rule_id],
+            [words.texts.rule, mention.rule_id],
         ],
     }

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import polars as pl
 
 from reportlabel.annotate.annotator import Annotator
 from reportlabel.annotate.explain import Span, locate
-from reportlabel.report.names import Called, change_name, count_name, finding_name, lobe_name, side_name, site_names
+from reportlabel.report.names import count_name, finding_name, site_names
+from reportlabel.rulebook.display import DisplayWords, named
 from reportlabel.rulebook.load import Rulebook
+from reportlabel.rulebook.models import Name
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class ReadMention:
     clause: Span
     cue_span: Span | None
     finding: str
-    name: Called
+    name: Name
     surface: str
     status: str
     temporality: str
@@ -49,14 +52,17 @@ class Piece:
     ends: tuple[int, ...]
 
 
-def read_mentions(text: str, mentions: pl.DataFrame, annotator: Annotator) -> list[ReadMention]:
+def read_mentions(text: str, mentions: pl.DataFrame, annotator: Annotator, words: DisplayWords) -> list[ReadMention]:
     """The mentions of one report, in order, numbered from 1.
 
     Args:
         mentions: the rows of the mentions table that belong to this text.
+        words: what attributes and their values are called.
     """
     rows = mentions.sort("start", "end", maintain_order=True)
     places = locate(annotator, text, rows.select("start", "end", "sentence", "cue").iter_rows())
+    known = [_attributes(row, annotator.rules, words) for row in rows.iter_rows(named=True)]
+    captions = words.attributes.model_dump()
     return [
         ReadMention(
             number=number,
@@ -69,11 +75,13 @@ def read_mentions(text: str, mentions: pl.DataFrame, annotator: Annotator) -> li
             status=row["status"],
             temporality=row["temporality"],
             cue=row["cue"] or "",
-            attributes=_attributes(row, annotator.rules),
-            summary=_summary(row, annotator.rules),
+            attributes=tuple((captions[key], value) for key, value in said.items()),
+            summary=_summary(said),
             rule_id=row["rule_id"],
         )
-        for number, (row, place) in enumerate(zip(rows.iter_rows(named=True), places, strict=True), start=1)
+        for number, (row, place, said) in enumerate(
+            zip(rows.iter_rows(named=True), places, known, strict=True), start=1
+        )
     ]
 
 
@@ -102,31 +110,30 @@ def _covering(spans: Sequence[Span | None], start: int, end: int) -> tuple[int, 
     return tuple(at for at, span in enumerate(spans) if span and span[0] <= start and end <= span[1])
 
 
-def _attributes(row: dict[str, object], rules: Rulebook) -> tuple[tuple[str, str], ...]:
-    """Site, side, lobe, size, count, change and image reference: Japanese caption and value, only what is known."""
+def _attributes(row: Mapping[str, Any], rules: Rulebook, words: DisplayWords) -> dict[str, str]:
+    """Key of the caption -> value: site, side, lobe, size, count, change and image reference, only what is known."""
     shown = {
-        "部位": _sites(row["site"], rules),
-        "側": side_name(str(row["side"])).ja if row["side"] else "",
-        "肺葉": lobe_name(str(row["lobe"])).ja if row["lobe"] else "",
-        "大きさ": f"{row['size_mm']:g}mm" if row["size_mm"] is not None else "",
-        "数": count_name(str(row["count"])) if row["count"] else "",
-        "変化": change_name(str(row["change"])).ja if row["change"] else "",
-        "画像": str(row["image_ref"] or ""),
+        "site": _sites(row["site"], rules, words),
+        "side": named(words.sides, row["side"]).ja if row["side"] else "",
+        "lobe": named(words.lobes, row["lobe"]).ja if row["lobe"] else "",
+        "size": f"{row['size_mm']:g}mm" if row["size_mm"] is not None else "",
+        "count": count_name(row["count"], words) if row["count"] else "",
+        "change": named(words.changes, row["change"]).ja if row["change"] else "",
+        "image": row["image_ref"] or "",
     }
-    return tuple((caption, value) for caption, value in shown.items() if value)
+    return {key: value for key, value in shown.items() if value}
 
 
-def _summary(row: dict[str, object], rules: Rulebook) -> str:
+def _summary(known: Mapping[str, str]) -> str:
     """The attributes in a few words: 右上葉, 24mm, 不変."""
-    captioned = dict(_attributes(row, rules))
-    sites, lobe = captioned.get("部位", ""), captioned.get("肺葉", "")
-    place = captioned.get("側", "") + " ".join(part for part in (sites, lobe if lobe not in sites else "") if part)
-    others = [captioned.get(name, "") for name in ("大きさ", "数", "変化", "画像")]
+    sites, lobe = known.get("site", ""), known.get("lobe", "")
+    place = known.get("side", "") + " ".join(part for part in (sites, lobe if lobe not in sites else "") if part)
+    others = [known.get(name, "") for name in ("size", "count", "change", "image")]
     return ", ".join(part for part in (place, *others) if part)
 
 
-def _sites(site: object, rules: Rulebook) -> str:
+def _sites(site: str | None, rules: Rulebook, words: DisplayWords) -> str:
     if not site:
         return ""
     names = site_names(rules)
-    return "・".join(names[one].ja if one in names else one for one in str(site).split(";"))
+    return words.between_sites.join(named(names, one).ja for one in site.split(";"))

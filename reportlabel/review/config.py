@@ -16,9 +16,10 @@ from xml.etree import ElementTree
 from pydantic import Field
 
 from reportlabel.errors import ConfigError
+from reportlabel.rulebook.display import DisplayWords, load_display, named
 from reportlabel.rulebook.load import Rulebook
 from reportlabel.rulebook.models import LabelSet, Strict, Value
-from reportlabel.rulebook.read_yaml import parse, read_yaml
+from reportlabel.rulebook.read_yaml import Document, parse, read_yaml
 
 SCREEN_FILE = "review_screen.yaml"
 REPORT = "rl_report"
@@ -31,11 +32,10 @@ SETTLED = "settled"
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 
 
-class StatusWords(Strict):
-    """A status: its word, the modifier keys before the key of a finding, the key that marks words, its colours."""
+class StatusKeys(Strict):
+    """A status: the modifier keys before the key of a finding, the key that marks words, its colours."""
 
     id: Value
-    name: str
     modifier: Literal["", "shift", "alt", "alt+shift"]
     span_key: str | None = None
     colour: Colour
@@ -72,7 +72,7 @@ class Doubtful(Strict):
 
 
 class Texts(Strict):
-    """The sentences of the screen; those in braces are filled in."""
+    """The sentences of the screen; those in braces are filled in (in ``keys`` and ``instruction`` by `load_screen`)."""
 
     span_finding: str
     span_finding_missing: str
@@ -100,13 +100,13 @@ class Texts(Strict):
     instruction: str
 
 
-class Screen(Strict):
-    """``rules/review_screen.yaml``."""
+class ScreenFile(Strict):
+    """``rules/review_screen.yaml``. ``values``: key of a label that is no status -> ids of its values."""
 
-    statuses: Annotated[list[StatusWords], Field(min_length=4, max_length=4)]
+    statuses: Annotated[list[StatusKeys], Field(min_length=4, max_length=4)]
     regions: list[Named]
     keys: Keys
-    values: dict[str, list[Named]]
+    values: dict[str, list[str]]
     outcomes: Annotated[list[Outcome], Field(min_length=1)]
     doubtful: Doubtful
     kinds: list[Named]
@@ -115,19 +115,32 @@ class Screen(Strict):
     units: dict[str, str]
     texts: Texts
 
+
+class Screen(ScreenFile):
+    """The screen with what its statuses and values are called."""
+
+    words: DisplayWords
+
     def status_name(self, value: str) -> str:
         """The word of a status; another value as it is."""
-        return next((one.name for one in self.statuses if one.id == value), value)
+        return named(self.words.statuses, value).ja
+
+    def value_name(self, value: str) -> str:
+        """The word of a side, a lobe or a status; another value as it is."""
+        sides_and_lobes = (self.words.sides, self.words.lobes)
+        known = next((names for names in sides_and_lobes if value in names), self.words.statuses)
+        return named(known, value).ja
 
 
 def load_screen(rules_folder: Path) -> Screen:
-    """Read ``review_screen.yaml`` of a rules folder.
+    """Read ``review_screen.yaml`` and the words of ``display.yaml`` of a rules folder.
 
     Raises:
         ConfigError: names file, line and key of what is wrong.
     """
     path = rules_folder / SCREEN_FILE
-    screen = parse(read_yaml(path), Screen)
+    document = read_yaml(path)
+    screen = parse(document, ScreenFile)
     used = [one.span_key for one in screen.statuses if one.span_key] + [one.key for one in screen.outcomes]
     keys = [*used, *screen.keys.letters, *screen.keys.further]
     twice = sorted({key for key in keys if keys.count(key) > 1})
@@ -142,7 +155,21 @@ def load_screen(rules_folder: Path) -> Screen:
             raise ConfigError(f"{path}: {name} has something twice")
     if SETTLED not in {one.id for one in screen.outcomes}:
         raise ConfigError(f"{path}: outcomes needs {SETTLED}, or no exam could ever be settled")
-    return screen
+    words = load_display(rules_folder)
+    names = {str(status): name.ja for status, name in words.statuses.items()}
+    filled = {key: _filled(document, key, text, names) for key, text in screen.texts if key in ("keys", "instruction")}
+    texts = screen.texts.model_copy(update=filled)
+    return Screen.model_validate({**screen.model_dump(exclude={"texts"}), "texts": texts, "words": words})
+
+
+def _filled(document: Document, key: str, text: str, names: Mapping[str, str]) -> str:
+    try:
+        return text.format(**names)
+    except (KeyError, IndexError, ValueError) as error:
+        line = document.line(("texts", key))
+        raise ConfigError(
+            f"{document.path}:{line}: texts.{key}: in braces only {', '.join(names)} may stand"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -196,7 +223,7 @@ def controls(label_set: LabelSet, rules: Rulebook, screen: Screen) -> tuple[Cont
     asked.sort(key=lambda one: order.index(one.region))
     for value in label_set.values:
         known = screen.values.get(value.value_of.partition(".")[2], ())
-        answers = (*(one.id for one in known), "not_mentioned") if known else ()
+        answers = (*known, "not_mentioned") if known else ()
         asked.append(Control(value.id, value.name.ja, "choice" if known else "text", answers))
     return tuple(asked)
 
@@ -261,7 +288,7 @@ def _left(left: ElementTree.Element, asked: Sequence[Control], screen: Screen) -
             _add(
                 labels,
                 "Label",
-                value=status.name,
+                value=screen.status_name(status.id),
                 alias=status.id,
                 background=status.colour,
                 hotkey=status.span_key,
@@ -370,13 +397,12 @@ def _row(panel: ElementTree.Element, one: Control, screen: Screen) -> None:
     if one.kind == "status":
         for status in screen.statuses:
             hotkey = f"{status.modifier}+{one.key}" if status.modifier else one.key
-            _add(choices, "Choice", value=status.name, alias=status.id, hotkey=hotkey)
+            _add(choices, "Choice", value=screen.status_name(status.id), alias=status.id, hotkey=hotkey)
         return
     # no key of its own, and in a menu none of Label Studio's automatic keys, which would collide
     choices.attrib.update(choice="single", layout="select")
-    known: dict[str, str] = {value.id: value.name for values in screen.values.values() for value in values}
     for answer in one.answers:
-        _add(choices, "Choice", value=known.get(answer, screen.status_name(answer)), alias=answer)
+        _add(choices, "Choice", value=screen.value_name(answer), alias=answer)
 
 
 _STYLE = """

@@ -169,13 +169,15 @@ def _label_set(document: Document) -> LabelSet:
     return label_set
 
 
-# what studies, exports, reviews and training do; no label of a report depends on it
+# what studies, exports, reviews and training do, and what pages and messages say; no label of a report depends on it
 _NOT_OF_LABELS = frozenset(
     {
         "deidentify.yaml",
         "deliverables.yaml",
         "dicom",
+        "display.yaml",
         "export.yaml",
+        "ingest/report_table.yaml",
         "protocols",
         "review.yaml",
         "review_screen.yaml",
@@ -187,9 +189,10 @@ _NOT_OF_LABELS = frozenset(
 def _sha256(folder: Path, paths: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
-        if path.relative_to(folder).parts[0] in _NOT_OF_LABELS:
+        relative = path.relative_to(folder)
+        if relative.parts[0] in _NOT_OF_LABELS or relative.as_posix() in _NOT_OF_LABELS:
             continue
-        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(relative.as_posix().encode())
         digest.update(b"\0")
         digest.update(path.read_bytes())
         digest.update(b"\0")

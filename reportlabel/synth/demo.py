@@ -25,6 +25,7 @@ from reportlabel.report.names import MARKS, STATUSES, label_names
 from reportlabel.report.page import PageSet, render_page
 from reportlabel.report.reading import ReadMention, read_mentions
 from reportlabel.report.run_summary import show_labels
+from reportlabel.rulebook.display import DisplayWords, load_display
 from reportlabel.rulebook.load import find_label_set
 from reportlabel.run import Done, Options, open_workspace, run
 from reportlabel.schema import LABELS, MENTIONS
@@ -63,8 +64,9 @@ def run_demo(out: Path, *, console: Console, seed: int = 0, patients: int = DEMO
         )
         _write(out, reports, sets, page)
     _show_archive(made, console)
-    _show_summary(sets, console)
-    _show_evidence(sets, annotator, console)
+    words = load_display(annotator.rules.folder)
+    _show_summary(sets, words, console)
+    _show_evidence(sets, annotator, words, console)
     _show_agreement(sets, pl.read_parquet(out / "archive" / "gold" / "labels.parquet"), console)
     with console.status("the whole flow: archive, linked records, label model …"):
         done = run(out / "archive" / "archive.yaml", out / "workspace", Options(forget_gone=True))
@@ -147,7 +149,7 @@ def _show_agreement(sets: Sequence[PageSet], gold: pl.DataFrame, console: Consol
     )
 
 
-def _show_summary(sets: Sequence[PageSet], console: Console) -> None:
+def _show_summary(sets: Sequence[PageSet], words: DisplayWords, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("label set", width=_SET)
     table.add_column("n", justify="right")
@@ -174,7 +176,7 @@ def _show_summary(sets: Sequence[PageSet], console: Console) -> None:
             )
     console.print()
     console.print(table)
-    console.print(Padding(legend(cue=False), (1, 0, 0, _SET + 6)))
+    console.print(Padding(legend(words, cue=False), (1, 0, 0, _SET + 6)))
 
 
 def _cropped(text: str, width: int, style: str = "") -> Text:
@@ -205,20 +207,20 @@ def _bar(counts: Sequence[int], reports: int) -> Text:
     return bar
 
 
-def _show_evidence(sets: Sequence[PageSet], annotator: Annotator, console: Console) -> None:
+def _show_evidence(sets: Sequence[PageSet], annotator: Annotator, words: DisplayWords, console: Console) -> None:
     console.print(Text("\nEvidence, one example of each (synthetic text)", style="bold"))
     quoted: set[str] = set()
     for status in STATUSES[:3]:
-        examples = [example for one in sets if (example := _example(one, status, annotator, quoted)) is not None]
+        examples = [example for one in sets if (example := _example(one, status, annotator, words, quoted)) is not None]
         if not examples:
             continue
         best = max(examples, key=lambda example: example.worth)
         quoted.add(best.report_id)
         console.print()
         console.print(Padding(fold(best.sentence, console.width - 2), (0, 0, 0, 2)))
-        console.print(Padding(fold(_why(best), console.width - 4), (0, 0, 0, 4)))
+        console.print(Padding(fold(_why(best, words), console.width - 4), (0, 0, 0, 4)))
     console.print()
-    console.print(Padding(legend(), (0, 0, 0, 1)))
+    console.print(Padding(legend(words), (0, 0, 0, 1)))
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,9 @@ class _Example:
     report_id: str
 
 
-def _example(one: PageSet, status: str, annotator: Annotator, quoted: Collection[str]) -> _Example | None:
+def _example(
+    one: PageSet, status: str, annotator: Annotator, words: DisplayWords, quoted: Collection[str]
+) -> _Example | None:
     """The mention of a label set that shows most, in a report that is not quoted yet.
 
     Present: with attributes. Uncertain: a cause, beside signs that are there. Absent: in a list under one denial.
@@ -255,7 +259,7 @@ def _example(one: PageSet, status: str, annotator: Annotator, quoted: Collection
         sentence = annotator.sentences(text)[row["sentence"]]
         if "\n" in text[sentence.start : sentence.end]:
             continue
-        mentions = read_mentions(text, one.mentions.filter(pl.col("report_id") == row["report_id"]), annotator)
+        mentions = read_mentions(text, one.mentions.filter(pl.col("report_id") == row["report_id"]), annotator, words)
         own = ((row["start"], row["end"]), row["finding"])
         mention = next(mention for mention in mentions if (mention.span, mention.finding) == own)
         shown = coloured(text, mentions, numbers="")[sentence.start : sentence.end]
@@ -263,9 +267,9 @@ def _example(one: PageSet, status: str, annotator: Annotator, quoted: Collection
     return None
 
 
-def _why(example: _Example) -> Text:
+def _why(example: _Example, words: DisplayWords) -> Text:
     mention = example.mention
-    shown = Text("→ ").append(mention.name.ja, style="bold").append(" ").append_text(status_text(mention.status))
+    shown = Text("→ ").append(mention.name.ja, style="bold").append(" ").append_text(status_text(mention.status, words))
     shown.append(f"  {mention.summary}" if mention.summary else "")
     return shown.append(
         f"  {example.label}, cue {mention.cue}, rule {mention.rule_id}, {example.report_id}", style="dim"

@@ -298,8 +298,13 @@ def example_row(
 # --- frames and examples of the rules ---------------------------------------------------------------------------------
 
 
-def finding_terms(rules: Rulebook, voting: Mapping[str, frozenset[str]]) -> dict[str, list[str]]:
-    """Voting finding -> words for it: its terms, and places with the generic words it is composed of."""
+def finding_terms(
+    rules: Rulebook, voting: Mapping[str, frozenset[str]], between: Sequence[str]
+) -> dict[str, list[str]]:
+    """Voting finding -> words for it: its terms, and places with the generic words it is composed of.
+
+    In: ``between``, what may stand between a place and a generic word.
+    """
     sites = {site.id: [term.text for term in site.terms if not term.within] for site in rules.anatomy.sites}
     terms: dict[str, list[str]] = {}
     for finding in voting:
@@ -313,9 +318,7 @@ def finding_terms(rules: Rulebook, voting: Mapping[str, frozenset[str]]) -> dict
             places = [word for site in compose.at for word in sites.get(site, [])]
             chance = random.Random(f"{finding} {compose.finding}")  # noqa: S311 - nothing here is secret
             if words and places:
-                own += [
-                    f"{chance.choice(places)}{chance.choice(('', 'の', 'に'))}{chance.choice(words)}" for _ in range(24)
-                ]
+                own += [f"{chance.choice(places)}{chance.choice(between)}{chance.choice(words)}" for _ in range(24)]
         if own:
             terms[finding] = own
     return terms
@@ -326,7 +329,7 @@ def frame_rows(
 ) -> Iterator[tuple[object, ...]]:
     """Rows of `EXAMPLES` made by the frames; those that the rules read otherwise than meant are left out."""
     rules = annotator.rules
-    terms = finding_terms(rules, voting)
+    terms = finding_terms(rules, voting, settings.composed)
     chance = random.Random(f"frames {settings.data.seed}")  # noqa: S311 - nothing here is secret
     anywhere = [term.text for site in rules.anatomy.sites for term in site.terms if not term.text.isascii()]
     for region in sorted({region for regions in voting.values() for region in regions}):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from reportlabel.deidentify.dates import DatePolicy, Policy
 from reportlabel.deidentify.offsets import maps_of
 from reportlabel.deidentify.text import Deidentifier, KnownNames, mask_table
-from reportlabel.deidentify.text_rules import ProfileName, load_text_rules
+from reportlabel.deidentify.text_rules import ProfileName, TextRules, load_text_rules
 from reportlabel.errors import ConfigError, InputError
 
 DAY = date(2024, 3, 1)
@@ -394,3 +395,44 @@ def test_a_wrong_rule_file_is_named_with_its_line(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ConfigError, match="missing"):
         load_text_rules(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "word", "text", "found"),
+    [
+        ("names.honorifics", "さん", "妻の花子さんと来院。", "花子"),
+        ("names.signed", "記", "所見なし。\n（葛西）記", "葛西"),
+        ("institutions.practices", "クリニック", "白樺皮膚科クリニックからの紹介。", "白樺皮膚科クリニック"),
+        ("addresses.numbers.sure", "丁目", "横浜市本町3丁目に転居。", "横浜市本町3丁目"),
+        ("addresses.numbers.rooms", "号室", "千葉県桜市本町3-5メゾン桜201号室に転居。", "号室"),
+        ("addresses.numbers.between", "の", "千葉県桜市本町3の5の7に転居。", "の7"),
+        ("addresses.parts", "村", "桜村在住。", "桜村"),
+        ("addresses.postal_labels", "郵便番号", "郵便番号150-0001", "150-0001"),
+        ("ids.number_words", "番号", "内線番号1234へ連絡。", "1234"),
+        ("work.after_label", "は", "職業は農業。", "農業"),
+    ],
+)
+def test_a_word_counts_because_it_stands_in_the_rules(path: str, word: str, text: str, found: str) -> None:
+    def hides(rules: TextRules) -> bool:
+        made = Deidentifier(rules, date_policy=DatePolicy("mask")).mask(text, exam_day=DAY)
+        start = text.index(found)
+        hidden = {at for span in made.spans for at in range(span.start, span.end)}
+        return hidden.issuperset(range(start, start + len(found)))
+
+    rules = load_text_rules()
+    assert hides(rules)
+    assert not hides(_without(rules, path.split("."), word))
+
+
+def _without(model: Any, path: list[str], word: str) -> Any:
+    if not path:
+        assert word in model
+        return [one for one in model if one != word]
+    return model.model_copy(update={path[0]: _without(getattr(model, path[0]), path[1:], word)})
+
+
+def test_a_month_is_none_before_the_words_of_the_rules(relative: Deidentifier) -> None:
+    assert relative.mask("3月間の経過。", exam_day=DAY).text == "3月間の経過。"
+    rules = _without(load_text_rules(), ["dates", "not_after_month"], "間")
+    made = Deidentifier(rules, date_policy=DatePolicy("mask"))
+    assert made.mask("3月間の経過。", exam_day=DAY).text == "［日付］間の経過。"

@@ -22,6 +22,7 @@ from reportlabel.ingest import csv_rows as csv_module
 from reportlabel.ingest import report_table
 from reportlabel.ingest.csv_rows import CsvLayout, RawRows, csv_rows
 from reportlabel.ingest.report_table import QUARANTINE, REASONS, ReportReader, read_reports
+from reportlabel.rulebook.load import rules_folder
 
 CANARY_TEXT = "右上葉に結節を認めます。カナリア"
 CANARY_ID = "KANARIA-4711"
@@ -329,6 +330,19 @@ def test_a_missing_column_names_those_there_are_and_the_nearest(tmp_path: Path) 
     pl.DataFrame({"id": ["1"], "texts": ["a"]}).write_parquet(tmp_path / "r.parquet")
     with pytest.raises(InputError, match=r"nearest: 'texts'"):
         read_reports(tmp_path / "r.parquet", id_column="id")
+
+
+def test_the_columns_that_are_named_end_as_the_rules_say(tmp_path: Path) -> None:
+    right = (rules_folder() / "ingest" / "report_table.yaml").read_text(encoding="utf-8")
+    (tmp_path / "ingest").mkdir()
+    file = tmp_path / "ingest" / "report_table.yaml"
+    file.write_text(right.replace(" 所見,", ""), encoding="utf-8")
+    columns = ["読影所見", "氏名", "佐藤"]
+    assert report_table._quotable_names(columns, report_table.load_report_table_rules()) == ["読影所見", "氏名"]
+    assert report_table._quotable_names(columns, report_table.load_report_table_rules(tmp_path)) == ["氏名"]
+    file.write_text(right.replace("header_endings", "endings"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"report_table\.yaml:\d+: unknown key 'endings'"):
+        report_table.load_report_table_rules(tmp_path)
 
 
 def test_a_column_that_occurs_twice(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from reportlabel.annotate.annotator import Annotator
 from reportlabel.report.reading import ReadMention, cut, read_mentions
+from reportlabel.rulebook.display import load_display
 
 TEXT = "右肺上葉に24mm大の結節を認め、\n転移が疑われます。胸水なし。"
 
@@ -13,7 +14,9 @@ TEXT = "右肺上葉に24mm大の結節を認め、\n転移が疑われます。
 def mentions() -> list[ReadMention]:
     annotator = Annotator()
     report = pl.DataFrame({"report_id": ["1"], "text": [TEXT]})
-    return read_mentions(TEXT, annotator.annotate(report, region="chest"), annotator)
+    return read_mentions(
+        TEXT, annotator.annotate(report, region="chest"), annotator, load_display(annotator.rules.folder)
+    )
 
 
 def test_names_attributes_and_numbers(mentions: list[ReadMention]) -> None:

@@ -140,14 +140,30 @@ def test_markup_in_a_name_stays_text(rules: Rulebook, screen: Screen) -> None:
         ("{id: settled,", "{id: unfit,", "outcomes has something twice"),
         ("colour: '#dc2626'", "colour: red", "colour"),
         ("doubtful: {", "doubtfull: {", "unknown key 'doubtfull'"),
+        ("＝{present}", "＝{there}", r"yaml:\d+: texts.keys: in braces only present, "),
     ],
 )
 def test_a_wrong_screen_is_told_with_its_file(tmp_path: Path, old: str, new: str, says: str) -> None:
     path = tmp_path / "review_screen.yaml"
-    shutil.copy(rules_folder() / path.name, path)
+    for name in (path.name, "display.yaml"):
+        shutil.copy(rules_folder() / name, tmp_path / name)
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(ConfigError, match=says) as raised:
         load_screen(tmp_path)
     assert "review_screen.yaml" in str(raised.value)
+
+
+def test_statuses_and_values_are_called_as_everywhere(tmp_path: Path, label_set: LabelSet, rules: Rulebook) -> None:
+    for name in ("review_screen.yaml", "display.yaml"):
+        text = (rules_folder() / name).read_text(encoding="utf-8")
+        assert name == "display.yaml" or "疑い" not in text.replace("疑わしい", "")
+        (tmp_path / name).write_text(
+            text.replace("ja: 疑い", "ja: 保留").replace("ja: 舌区", "ja: 左舌区"), encoding="utf-8"
+        )
+    screen = load_screen(tmp_path)
+    assert screen.status_name("uncertain") == "保留"
+    assert "Alt＋＝保留" in screen.texts.keys and "3（保留）" in screen.texts.instruction
+    choices = {one.get("alias"): one.get("value") for one in tree(label_set, rules, screen).iter("Choice")}
+    assert (choices["uncertain"], choices["lingula"], choices["right"]) == ("保留", "左舌区", "右")

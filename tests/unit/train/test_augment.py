@@ -18,8 +18,17 @@ EFFUSION = Example("chest", "", "胸水は認めません。", (("pleural_effusi
 @pytest.fixture(scope="module")
 def augmenter() -> Augmenter:
     annotator = Annotator()
-    terms = finding_terms(annotator.rules, voting_findings(annotator.rules))
-    return Augmenter.of(load_train_settings(), terms, annotator.normaliser)
+    settings = load_train_settings()
+    terms = finding_terms(annotator.rules, voting_findings(annotator.rules), settings.composed)
+    return Augmenter.of(settings, terms, annotator.normaliser)
+
+
+def test_words_between_place_and_generic_word_are_those_of_the_settings() -> None:
+    rules = Annotator().rules
+    voting = {"liver_cyst": frozenset({"abdomen"})}
+    terms = finding_terms(rules, voting, ["の"])["liver_cyst"]
+    assert sum("の嚢胞" in term for term in terms) > 0
+    assert not any("の" in term for term in finding_terms(rules, voting, [""])["liver_cyst"])
 
 
 def test_a_synonym_keeps_the_statement(augmenter: Augmenter) -> None:
