@@ -6,6 +6,12 @@ lines cut off the end are noticed as well. With a key the head carries an HMAC: 
 anew together with a head that fits. A copy of the head in a second place (on paper, in another system) does the same
 without a key.
 
+Who keeps files that the log speaks of, as the linkage store does, gives a `Keeper`. It remembers, encrypted, the last
+line and the SHA-256 of every file (`Anchor`), so that log and head deleted or put back together, and an older file put
+back, are noticed as well. What is to come is remembered first, then the line is written, then the file, then what has
+come: a program that is killed in between leaves one of the states that `AuditLog` goes on from, and no other is let
+pass. A folder that is put back as a whole is a state that once was; only the copy in a second place tells it.
+
 Times are those of the machine's clock, in UTC and in Japan Standard Time (UTC+9, no summer time).
 """
 
@@ -19,10 +25,10 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from reportlabel.errors import ConfigError, InputError
 from reportlabel.export.atomic import AtomicText
@@ -32,7 +38,7 @@ try:
 except ImportError:  # not on Windows: two programs that write the same log at once are then not told apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["CODE", "AuditLog", "Entry", "entries", "verify"]
+__all__ = ["CODE", "Anchor", "AuditLog", "Entry", "Keeper", "entries", "put_back", "verify"]
 
 JST = timezone(timedelta(hours=9), "JST")
 CODE = re.compile(r"[A-Z]{1,8}-[0-9A-HJKMNP-TV-Z]{6,32}")
@@ -62,6 +68,41 @@ class Entry:
     hash: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Anchor:
+    """What is remembered of a log and of the files that belong to it.
+
+    ``seq``, ``hash``: of its last line; ``files``: name -> SHA-256 of the content. ``coming``, ``changing``: hash of a
+    line, and the files with their new SHA-256, that were about to be written; both may have been, or not.
+    """
+
+    seq: int = 0
+    hash: str = _START
+    files: Mapping[str, str] = field(default_factory=dict)
+    coming: str | None = None
+    changing: Mapping[str, str] = field(default_factory=dict)
+
+    def allows(self, name: str, digest: str | None) -> bool:
+        """Whether a file may have this SHA-256, as far as can be said while others may write it."""
+        return digest is not None and digest in (self.files.get(name), self.changing.get(name))
+
+
+class Keeper(Protocol):
+    """Who keeps the files of a log and remembers an `Anchor` where nobody without the key can write one."""
+
+    def load(self) -> Anchor:
+        """What was remembered last. Raises `ConfigError`: it is missing or was altered."""
+
+    def save(self, anchor: Anchor) -> None:
+        """Remember; whole or not at all."""
+
+    def digest(self, name: str) -> str | None:
+        """The SHA-256 of a file as it lies on the disk; None: there is none."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file; whole or not at all."""
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -69,13 +110,22 @@ def _now() -> datetime:
 class AuditLog:
     """An append-only log at ``path``; its head lies at ``path`` with ``.head`` added.
 
-    ``key``: makes and checks the HMAC of the head. ``clock``: the time in UTC.
+    ``key``: makes and checks the HMAC of the head. ``clock``: the time in UTC. ``keeper``: remembers the last line and
+    the files.
     """
 
-    def __init__(self, path: Path, *, key: bytes | None = None, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        key: bytes | None = None,
+        clock: Callable[[], datetime] = _now,
+        keeper: Keeper | None = None,
+    ) -> None:
         self.path = path
         self._key = key
         self._clock = clock
+        self._keeper = keeper
 
     def append(
         self,
@@ -85,38 +135,103 @@ class AuditLog:
         purpose: str,
         records: Sequence[str] = (),
         details: Mapping[str, Detail] | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> Entry:
-        """Add one line; it is on the disk when this returns.
+        """Add one line; it is on the disk when this returns, and so are the files that it speaks of.
 
         In: ``actor`` (who asks), ``action`` (what is done), ``purpose`` (why); none may be empty. ``records``: study
-        codes. Raises `ConfigError`: something is missing, a record is no study code, the log cannot be written, or its
-        end does not fit its head.
+        codes. ``files``: name -> content, written by the keeper after the line. Where an earlier program was killed
+        between its line and its file, a line ``write stopped`` comes first: what that line says has not happened.
+
+        Raises `ConfigError`: something is missing, a record is no study code, log or file cannot be written, or the end
+        of the log fits neither its head nor what the keeper remembers.
         """
         for name, value in (("actor", actor), ("action", action), ("purpose", purpose)):
             if not value.strip():
                 raise ConfigError(f"the audit log needs {name}; say who does what and why")
         if not all(CODE.fullmatch(record) for record in records):
             raise ConfigError("the audit log takes study codes only; an original id must not be written into it")
-        with self._locked():
-            seq, previous = self._end()
-            at = self._clock().astimezone(UTC)
-            line: dict[str, Any] = {
-                "seq": seq + 1,
-                "at_utc": at.isoformat(timespec="milliseconds"),
-                "at_jst": at.astimezone(JST).isoformat(timespec="milliseconds"),
-                "actor": actor.strip(),
-                "action": action.strip(),
-                "purpose": purpose.strip(),
-                "records": list(records),
-                "details": dict(details or {}),
-                "previous": previous,
-            }
-            line["hash"] = _hash(line)
-            # the head says first what is to come, so that a program that is stopped here leaves a log that is whole
-            self._write_head(seq, previous, coming=line["hash"])
-            self._write_line(line)
-            self._write_head(seq + 1, line["hash"], coming=None)
+        with self.alone():
+            end = self._end()
+            anchor, stopped = self._settled(end)
+            said = {"actor": actor.strip(), "purpose": purpose.strip()}
+            for name in stopped:
+                told: dict[str, Detail] = {"line": end[0], "file": name}
+                line, anchor = self._add({**said, "action": "write stopped", "records": [], "details": told}, anchor)
+            given = {"action": action.strip(), "records": list(records), "details": dict(details or {})}
+            line, _ = self._add({**said, **given}, anchor, files or {})
         return Entry(**{**line, "records": tuple(records)})
+
+    def _add(
+        self, said: Mapping[str, Any], anchor: Anchor, files: Mapping[str, bytes] | None = None
+    ) -> tuple[dict[str, Any], Anchor]:
+        """Write a line and files after the line of the anchor; the line, and the anchor after it."""
+        at = self._clock().astimezone(UTC)
+        line: dict[str, Any] = {
+            "seq": anchor.seq + 1,
+            "at_utc": at.isoformat(timespec="milliseconds"),
+            "at_jst": at.astimezone(JST).isoformat(timespec="milliseconds"),
+            **said,
+            "previous": anchor.hash,
+        }
+        line["hash"] = _hash(line)
+        changing = {name: hashlib.sha256(content).hexdigest() for name, content in (files or {}).items()}
+        if self._keeper is not None:
+            self._keeper.save(replace(anchor, coming=line["hash"], changing=changing))
+        # the head says first what is to come, so that a program that is stopped here leaves a log that is whole
+        self._write_head(anchor.seq, anchor.hash, coming=line["hash"])
+        self._write_line(line)
+        self._write_head(line["seq"], line["hash"], coming=None)
+        after = Anchor(seq=line["seq"], hash=line["hash"], files={**anchor.files, **changing})
+        if self._keeper is not None:
+            for name, content in (files or {}).items():
+                self._keeper.write(name, content)
+            self._keeper.save(after)
+        return line, after
+
+    def _settled(self, end: tuple[int, str]) -> tuple[Anchor, list[str]]:
+        """The anchor at the end of the log, and the files that a killed program had announced and not written."""
+        if self._keeper is None:
+            return Anchor(seq=end[0], hash=end[1]), []
+        anchor = self._keeper.load()
+        if end == (anchor.seq, anchor.hash):  # of what was announced nothing was begun
+            return Anchor(seq=anchor.seq, hash=anchor.hash, files=anchor.files), []
+        if end != (anchor.seq + 1, anchor.coming):
+            raise ConfigError(
+                f"{self.path}: ends at line {end[0]}, and the store remembers line {anchor.seq} as the last; log or "
+                "store is an older copy, or was deleted and made anew; nothing is added"
+            )
+        written = {name: sha for name, sha in anchor.changing.items() if self._keeper.digest(name) == sha}
+        stopped = [name for name in anchor.changing if name not in written]
+        return Anchor(seq=end[0], hash=end[1], files={**anchor.files, **written}), stopped
+
+    def problems(self) -> list[str]:
+        """What is wrong with the log (`verify`) and with the files of the keeper; empty where nothing is.
+
+        What a killed program left is no problem.
+        """
+        with self.alone():
+            try:
+                end = self._end()
+            except ConfigError:  # `verify` says of what kind it is
+                end = None
+            try:
+                found = verify(self.path, key=self._key)
+            except InputError as error:
+                found = [str(error)]
+            if self._keeper is None or end is None:
+                return found
+            try:
+                anchor, _ = self._settled(end)
+            except ConfigError as error:
+                return [*found, str(error)]
+            for name, sha in sorted(anchor.files.items()):
+                there = self._keeper.digest(name)
+                if there is None:
+                    found.append(f"{self.path.parent / name}: is gone; put back the newest copy")
+                elif there != sha:
+                    found.append(f"{self.path.parent / name}: is not what was written last; an older copy, or altered")
+        return found
 
     def head(self) -> tuple[int, str]:
         """Number and hash of the last line; (0, 64 zeros) of a log without any. Copy it to a second place."""
@@ -168,7 +283,8 @@ class AuditLog:
             out.write(json.dumps(head, sort_keys=True) + "\n")
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
+        """While this is held nobody else adds a line or writes a file of the keeper; `append` holds it itself."""
         lock = self.path.with_name(self.path.name + ".lock")
         try:
             number = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
@@ -210,11 +326,14 @@ def verify(path: Path, *, head: tuple[int, str] | None = None, key: bytes | None
     if not path.is_file():
         raise InputError(f"{path}: no such audit log")
     problems: list[str] = []
+    interrupted = _coming(path) is not None
     expected, previous = 1, _START
     hashes: dict[int, str] = {0: _START}
     try:
         with path.open("rb") as stream:
             for number, raw in enumerate(stream, start=1):
+                if interrupted and not raw.endswith(b"\n"):
+                    break  # a program was killed while it wrote; the next one cuts this off and goes on
                 found = _line_problems(raw, expected=expected, previous=previous)
                 problems += [f"{path}:{number}: {problem}" for problem in found]
                 line = _parse(raw) or {}
@@ -230,6 +349,15 @@ def verify(path: Path, *, head: tuple[int, str] | None = None, key: bytes | None
     if head is not None and hashes.get(head[0]) != head[1]:
         problems.append(f"{path}: line {head[0]} is gone or differs from the copy of the head kept elsewhere")
     return problems
+
+
+def _coming(path: Path) -> str | None:
+    """The hash of the line that the head announces; None: no line, or no head that can be read."""
+    try:
+        head = _read_head(path)
+    except ConfigError:
+        return None
+    return None if head is None else head["coming"]
 
 
 def _line_problems(raw: bytes, *, expected: int, previous: str) -> list[str]:
@@ -289,8 +417,19 @@ def _head_path(path: Path) -> Path:
     return path.with_name(path.name + ".head")
 
 
+def put_back(path: Path) -> Path:
+    """The path. A file that has no name but its second one gets its own again.
+
+    On file systems without hard links `reportlabel.export.atomic` renames a file before the new one takes its name.
+    """
+    before = path.with_name(f".{path.name}.before")
+    if not path.exists() and before.is_file():
+        os.replace(before, path)
+    return path
+
+
 def _read_head(path: Path) -> dict[str, Any] | None:
-    at = _head_path(path)
+    at = put_back(_head_path(path))
     try:
         head = _parse(at.read_bytes())
     except FileNotFoundError:

@@ -13,6 +13,7 @@ before it takes its name.
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -40,7 +41,7 @@ from reportlabel.protocol import Profile, Protocol
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["REASONS", "FolderResult", "deidentify_folder", "named_in", "study_policy", "study_shifts"]
+__all__ = ["REASONS", "FolderResult", "deidentify_folder", "is_uid", "named_in", "study_policy", "study_shifts"]
 
 UNREADABLE = "The file cannot be read."
 NOT_DICOM = "The file is no DICOM file."
@@ -50,6 +51,7 @@ NO_PATIENT = "The file has no patient id."
 NOT_IN_STUDY = "The patient is not among those of the study."
 SAME = "The same object was in an earlier file."
 TWICE = "Another object with the same SOP Instance UID was in an earlier file."
+NO_UID = "A UID of study, series or object is none: digits and dots, at most 64."
 CANARY = "A word that must not go out stands in the new file."
 
 REASONS = {
@@ -62,6 +64,7 @@ REASONS = {
     NOT_IN_STUDY: "Nothing is to be done.",
     SAME: "Nothing is to be done.",
     TWICE: "Find out which of the two is right and leave the other out.",
+    NO_UID: "Correct the object in the archive.",
     CANARY: "Add a rule for the attribute to the policy.",
 }
 """The reasons for which a file does not go out, and what mends it."""
@@ -278,7 +281,12 @@ class _Work:
         return self._write(result, result.dataset, data, code)
 
     def _write(self, result: Result, dataset: Dataset, data: bytes, code: str) -> tuple[str, str | None]:
-        uid = str(dataset.SOPInstanceUID)
+        study, series, uid = (
+            str(dataset.get(name) or "").strip(" \0")
+            for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+        )
+        if not is_uid(uid) or not all(one == "" or is_uid(one) for one in (study, series)):
+            return "quarantined", NO_UID
         known, digest = self.written.get(uid), sha256(data).digest()[:12]
         if known is not None:
             return ("excluded", SAME) if known == digest else ("quarantined", TWICE)
@@ -286,8 +294,9 @@ class _Work:
             return "quarantined", IDENTIFIER_LEFT
         if self.canaries is not None and scan_bytes(data, self.canaries):
             return "quarantined", CANARY
-        study, series = (str(dataset.get(name) or "none") for name in ("StudyInstanceUID", "SeriesInstanceUID"))
-        folder = self.out / code / study / series
+        folder = self.out / code / (study or "none") / (series or "none")
+        if not folder.resolve().is_relative_to(self.out.resolve()):
+            raise ConfigError(f"a file would lie outside {self.out}; it was not written")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -312,6 +321,18 @@ class _Work:
             review=self.review,
             patients=frozenset(self.patients),
         )
+
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
+
+
+def is_uid(text: str) -> bool:
+    """Whether a text is a UID: numbers with dots between them, 64 characters at most (DICOM PS3.5 chapter 9).
+
+    Zeros in front of a number, which the standard forbids and archives hold, are let pass. What is a UID is safe as a
+    name of a file: it has no slash, and no two dots follow each other.
+    """
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
 def _read(path: Path) -> tuple[Dataset | None, str]:

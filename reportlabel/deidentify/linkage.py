@@ -5,6 +5,7 @@
       codes.bin          the codes of patients, exams, reports, records; encrypted with the data key
       tables/NAME.bin    tables that belong beside it (offset maps of the texts); encrypted with the data key
       audit.jsonl        who issued, looked up, destroyed; with a head beside it
+      state.bin          the last line of the log and the SHA-256 of every file above; encrypted with the data key
       certificate.json   only after `LinkageStore.destroy`
 
 Codes are random (`secrets`), so that nobody can compute one from an id; each study has a store of its own, so that the
@@ -12,6 +13,10 @@ codes of two studies have nothing in common. Encryption is AES-256-GCM; the head
 generation of every encrypted file are authenticated with it. The custodian's key never lies in the store: it comes
 from an environment variable, a key file elsewhere, or a passphrase through scrypt (RFC 7914). Destroying the wrapped
 data key makes every copy of the encrypted files unreadable, as long as there is no copy of `linkage.key`.
+
+Nothing is read that is not what was written last: an older copy of a file, a file that is gone, and a log that was cut,
+deleted or made anew are refused (`reportlabel.deidentify.audit.Keeper`). A whole folder that was put back is what it
+once was and is not noticed; number and hash of the last line of the log, kept elsewhere, tell it.
 """
 
 from __future__ import annotations
@@ -40,7 +45,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from reportlabel.deidentify.audit import CODE, JST, AuditLog, Detail, verify
+from reportlabel.deidentify.audit import CODE, JST, Anchor, AuditLog, Detail, put_back
 from reportlabel.deidentify.private_file import write_private
 from reportlabel.errors import ConfigError, InputError
 
@@ -76,11 +81,11 @@ _ALPHABET = np.frombuffer(b"0123456789ABCDEFGHJKMNPQRSTVWXYZ", dtype="S1")  # Cr
 # where a study asks for no other; 50 random bits: with a million patients one draw in a thousand million is drawn again
 _CODE_LENGTH = 10
 
-_FORMAT = 1
+_FORMAT = 2  # 1 had no state.bin
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 _KEY_NAME, _CODES_NAME, _AUDIT_NAME, _CERTIFICATE_NAME = "linkage.key", "codes.bin", "audit.jsonl", "certificate.json"
-_TABLES_NAME = "tables"
+_STATE_NAME, _TABLES_NAME = "state.bin", "tables"
 _MAGIC = b"RLLINK1\n"
 _TABLE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _WAIT_SECONDS = 30.0
@@ -286,7 +291,8 @@ class LinkageStore:
         self._key = data_key
         self._source = key_source
         self._cached: tuple[int, pl.DataFrame] | None = None
-        self.log = AuditLog(folder / _AUDIT_NAME, key=self._derived("audit"))
+        self._keeper = _Keeper(folder, self.store_id, data_key)
+        self.log = AuditLog(folder / _AUDIT_NAME, key=self._derived("audit"), keeper=self._keeper)
 
     @classmethod
     def create(
@@ -347,8 +353,11 @@ class LinkageStore:
         data_key = AESGCM.generate_key(bit_length=256)
         store = cls(folder, header, data_key, key_source)
         with store._locked():
-            store._write_codes(CODES.to_frame(), 1, actor=actor, action="create", purpose=purpose, details={})
-            _write_key(folder, header, data_key, wrapping)
+            store._keeper.save(Anchor())
+            key_file = _sealed_key(header, data_key, wrapping)
+            store._write_codes(
+                CODES.to_frame(), 1, actor=actor, action="create", purpose=purpose, details={}, key_file=key_file
+            )
         return store
 
     @classmethod
@@ -364,7 +373,8 @@ class LinkageStore:
         """Open a store. ``study``: refuse the store of another study.
 
         Raises:
-            ConfigError: no store, destroyed, overlaps with the workspace or an export, wrong key, altered header.
+            ConfigError: no store, destroyed, overlaps with the workspace or an export, wrong key, altered header, an
+                older ``linkage.key`` that was put back.
         """
         _refuse_place(folder, key_source, workspace, exports)
         _refuse_destroyed(folder)
@@ -376,7 +386,9 @@ class LinkageStore:
             raise ConfigError(f"{folder}: wrong key, or {_KEY_NAME} was altered; nothing was read") from None
         if study is not None and header["study"] != study:
             raise ConfigError(f"{folder} is the linkage store of another study; each study has a store of its own")
-        return cls(folder, header, data_key, key_source)
+        store = cls(folder, header, data_key, key_source)
+        store._content(_KEY_NAME)
+        return store
 
     # --- codes
 
@@ -482,59 +494,52 @@ class LinkageStore:
 
     def put(self, name: str, table: pl.DataFrame, *, actor: str, purpose: str) -> None:
         """Write a table (such as `reportlabel.deidentify.offsets.OFFSETS`) encrypted; one of that name is replaced."""
-        path = self._table_path(name)
+        file = _table_file(name)
         with self._locked():
-            sealed = self._seal(table, f"{_TABLES_NAME}/{name}", 0)
-            details: dict[str, Detail] = {"table": name, "rows": table.height, "sha256": _sha256(sealed)}
-            self.log.append(actor=actor, action="put", purpose=purpose, details=details)
-            write_private(path, sealed)
+            self._write_table(name, file, table, actor=actor, purpose=purpose)
 
     def add(self, name: str, rows: pl.DataFrame, *, actor: str, purpose: str) -> None:
-        """Add rows to a table of `put`, or make it; each row stands once. Two programs may do so at a time."""
-        path, bound = self._table_path(name), f"{_TABLES_NAME}/{name}"
+        """Add rows to a table of `put`, or make it; each row stands once. Two programs may do so at a time.
+
+        Raises `ConfigError`: the table is gone, or is not what was written last.
+        """
+        file = _table_file(name)
         with self._locked():
-            before = [self._unseal(path, bound)[1]] if path.is_file() else []
+            before = [self._unseal(file)[1]] if self._has(file) else []
             table = pl.concat([*before, rows]).unique(maintain_order=True)
-            sealed = self._seal(table, bound, 0)
-            details: dict[str, Detail] = {"table": name, "rows": table.height, "sha256": _sha256(sealed)}
-            self.log.append(actor=actor, action="put", purpose=purpose, details=details)
-            write_private(path, sealed)
+            self._write_table(name, file, table, actor=actor, purpose=purpose)
 
     def get(self, name: str, *, actor: str, purpose: str) -> pl.DataFrame:
-        """Read a table that `put` wrote. Raises `InputError`: there is none; `ConfigError`: it was altered."""
-        path = self._table_path(name)
-        if not path.is_file():
+        """Read a table that `put` wrote.
+
+        Raises `InputError`: none was ever written; `ConfigError`: it is gone, or is not what was written last.
+        """
+        file = _table_file(name)
+        if not self._has(file):
             raise InputError(f"the linkage store {self.folder} holds no table '{name}'")
         self.log.append(actor=actor, action="get", purpose=purpose, details={"table": name})
-        return self._unseal(path, f"{_TABLES_NAME}/{name}")[1]
+        return self._unseal(file)[1]
 
     def tables(self) -> list[str]:
-        """The names of the tables that `put` wrote, sorted."""
-        return sorted(path.stem for path in (self.folder / _TABLES_NAME).glob("*.bin"))
+        """The names of the tables that `put` wrote, sorted; also of those that are gone, which `get` refuses."""
+        at = Path(_TABLES_NAME)
+        return sorted(Path(file).stem for file in self._files() if Path(file).parent == at)
 
     # --- care of the store
 
     def problems(self) -> list[str]:
         """What is wrong with the store and its log; empty where nothing is.
 
-        Besides `reportlabel.deidentify.audit.verify`: whether the codes are those that the log says were written last
-        (an older copy put back is noticed).
+        Besides `reportlabel.deidentify.audit.verify`: whether the log ends where the store remembers, and whether each
+        file is there and is the one that was written last. What a killed program left is no problem.
         """
-        found = verify(self.log.path, key=self._derived("audit"))
+        found = self.log.problems()
         try:
-            self._read_codes()
-        except ConfigError as error:
-            return [*found, str(error)]
-        written = None
-        for line in self.log.path.read_bytes().splitlines():
-            details = _details(line)
-            if "codes_sha256" in details:
-                written = details["codes_sha256"]
-        if written != _sha256((self.folder / _CODES_NAME).read_bytes()):
-            found.append(
-                f"{self.folder / _CODES_NAME}: is not what was written last; an older copy, or a write was stopped"
-            )
-        return found
+            known = {self.folder / file for file in self._files()}
+        except ConfigError:  # it stands among what was found
+            return found
+        beside = [path for path in sorted((self.folder / _TABLES_NAME).glob("*.bin")) if path not in known]
+        return found + [f"{path}: was not written by this store" for path in beside]
 
     def change_key(self, new: KeySource, *, custodian: str, actor: str, purpose: str) -> None:
         """Wrap the data key with another custodian's key; the old one no longer opens the store.
@@ -551,8 +556,8 @@ class LinkageStore:
         header = {**self._header, "kdf": kdf}
         wrapping = _wrapping_key(new, kdf)
         with self._locked():
-            self.log.append(actor=actor, action="change_key", purpose=purpose)
-            _write_key(self.folder, header, self._key, wrapping)
+            files = {_KEY_NAME: _sealed_key(header, self._key, wrapping)}
+            self.log.append(actor=actor, action="change_key", purpose=purpose, files=files)
         self._header, self._source = header, new
 
     def destroy(self, *, custodian: str, actor: str, purpose: str) -> Certificate:
@@ -593,7 +598,9 @@ class LinkageStore:
             _write_certificate(self.folder, certificate)
             done = _erase(self.folder, certificate)
             digest = _sha256((self.folder / _CERTIFICATE_NAME).read_bytes())
-            self.log.append(actor=actor, action="destroyed", purpose=purpose, details={"certificate_sha256": digest})
+            # what the store remembered is gone with its key, so the last line is remembered nowhere
+            log = AuditLog(self.log.path, key=self._derived("audit"))
+            log.append(actor=actor, action="destroyed", purpose=purpose, details={"certificate_sha256": digest})
         self._key = b""
         self._cached = None
         return done
@@ -616,17 +623,31 @@ class LinkageStore:
         self.log.append(actor=actor, action=f"{action} refused", purpose=purpose, details={"reason": "custodian"})
         raise ConfigError(f"only the custodian of the study {self.study} may do this; the attempt was logged")
 
-    def _table_path(self, name: str) -> Path:
-        if not _TABLE.fullmatch(name):
-            raise ConfigError("a table of the linkage store has a name of small letters, digits and _, at most 64")
-        return self.folder / _TABLES_NAME / f"{name}.bin"
+    def _files(self) -> set[str]:
+        """The files that were written, also those that are gone since."""
+        anchor = self._keeper.load()
+        if not anchor.changing:
+            return set(anchor.files)
+        with self.log.alone():  # whoever announced a file has written it now, or was killed before
+            anchor = self._keeper.load()
+            return {
+                *anchor.files,
+                *(name for name, sha in anchor.changing.items() if self._keeper.digest(name) == sha),
+            }
+
+    def _has(self, file: str) -> bool:
+        if file in self._files():
+            return True
+        # asked twice: what another program has written meanwhile was announced before
+        if (self.folder / file).is_file() and file not in self._files():
+            raise ConfigError(f"{self.folder / file}: was altered, or not written by this store; nothing was read")
+        return (self.folder / file).is_file()
 
     def _read_codes(self) -> tuple[int, pl.DataFrame]:
-        path = self.folder / _CODES_NAME
         _refuse_destroyed(self.folder)
-        stamp = _generation(path)
+        stamp = _generation(put_back(self.folder / _CODES_NAME))
         if self._cached is None or self._cached[0] != stamp:
-            self._cached = self._unseal(path, _CODES_NAME)
+            self._cached = self._unseal(_CODES_NAME)
         return self._cached
 
     def _write_codes(
@@ -639,42 +660,42 @@ class LinkageStore:
         purpose: str,
         details: dict[str, Detail],
         records: Sequence[str] = (),
+        key_file: bytes | None = None,
     ) -> None:
-        sealed = self._seal(codes, _CODES_NAME, generation)
-        logged = {**details, "generation": generation, "codes_sha256": _sha256(sealed)}
-        self.log.append(actor=actor, action=action, purpose=purpose, records=records, details=logged)
-        write_private(self.folder / _CODES_NAME, sealed)
+        files = {_CODES_NAME: self._seal(codes, _CODES_NAME, generation)}
+        logged = {**details, "generation": generation, "codes_sha256": _sha256(files[_CODES_NAME])}
+        if key_file is not None:
+            files[_KEY_NAME] = key_file
+        self.log.append(actor=actor, action=action, purpose=purpose, records=records, details=logged, files=files)
         self._cached = generation, codes
 
-    def _seal(self, table: pl.DataFrame, name: str, generation: int) -> bytes:
+    def _write_table(self, name: str, file: str, table: pl.DataFrame, *, actor: str, purpose: str) -> None:
+        sealed = self._seal(table, file, 0)
+        details: dict[str, Detail] = {"table": name, "rows": table.height, "sha256": _sha256(sealed)}
+        self.log.append(actor=actor, action="put", purpose=purpose, details=details, files={file: sealed})
+
+    def _seal(self, table: pl.DataFrame, file: str, generation: int) -> bytes:
         plain = io.BytesIO()
         table.write_parquet(plain, compression="zstd", compression_level=1, statistics=False)
-        header = _MAGIC + generation.to_bytes(8, "big")
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        try:
-            sealed = AESGCM(self._key).encrypt(nonce, plain.getbuffer(), self._bound(header, name))
-        except OverflowError:
-            raise ConfigError("a table of the linkage store is at most 2 GB; write it in parts") from None
-        return header + nonce + sealed
+        return self._keeper.seal(plain.getbuffer(), file, generation)
 
-    def _unseal(self, path: Path, name: str) -> tuple[int, pl.DataFrame]:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-        at = len(_MAGIC) + 8
-        header, nonce, sealed = content[:at], content[at : at + _NONCE_BYTES], content[at + _NONCE_BYTES :]
-        try:
-            plain = AESGCM(self._key).decrypt(nonce, sealed, self._bound(header, name))
-        except (InvalidTag, ValueError):
-            raise ConfigError(
-                f"{path}: was altered, cut short, or belongs to another store; nothing was read"
-            ) from None
-        return int.from_bytes(header[len(_MAGIC) :], "big"), pl.read_parquet(io.BytesIO(plain))
+    def _unseal(self, file: str) -> tuple[int, pl.DataFrame]:
+        generation, plain = self._keeper.unseal(self._content(file), file)
+        return generation, pl.read_parquet(io.BytesIO(plain))
 
-    def _bound(self, header: bytes, name: str) -> bytes:
-        """What is authenticated with a file: its header, its name and the store, so that files cannot be swapped."""
-        return header + f"{self.store_id}/{name}".encode()
+    def _content(self, file: str) -> bytes:
+        """What was written last into a file. Raises `ConfigError`: something else lies there, or nothing."""
+        content = self._keeper.read(file)
+        if self._keeper.load().allows(file, _sha256(content)):
+            return content
+        with self.log.alone():  # another program may have written it between the two reads
+            content = self._keeper.read(file)
+            if self._keeper.load().allows(file, _sha256(content)):
+                return content
+        raise ConfigError(
+            f"{self.folder / file}: is not what this store wrote last: an older copy, one of another store, or "
+            "altered; nothing was read"
+        )
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -682,7 +703,74 @@ class LinkageStore:
             yield
 
 
+class _Keeper:
+    """The encrypted files of a store, and what it remembers of its log (`reportlabel.deidentify.audit.Keeper`)."""
+
+    def __init__(self, folder: Path, store_id: str, key: bytes) -> None:
+        self._folder = folder
+        self._store_id = store_id
+        self._key = key
+
+    def load(self) -> Anchor:
+        path = put_back(self._folder / _STATE_NAME)
+        if not path.is_file():
+            if (self._folder / _CERTIFICATE_NAME).is_file():
+                raise ConfigError(f"the linkage store {self._folder} was destroyed; see {_CERTIFICATE_NAME} in it")
+            raise ConfigError(f"{path}: is gone; put back the newest copy of the whole folder")
+        return Anchor(**json.loads(self.unseal(self.read(_STATE_NAME), _STATE_NAME)[1]))
+
+    def save(self, anchor: Anchor) -> None:
+        said = json.dumps(asdict(anchor), sort_keys=True).encode("utf-8")
+        self.write(_STATE_NAME, self.seal(said, _STATE_NAME, anchor.seq))
+
+    def digest(self, name: str) -> str | None:
+        return _sha256(self.read(name)) if put_back(self._folder / name).is_file() else None
+
+    def write(self, name: str, content: bytes) -> None:
+        write_private(self._folder / name, content)
+
+    def read(self, name: str) -> bytes:
+        path = put_back(self._folder / name)
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: is gone; put back the newest copy, nothing was read") from None
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+
+    def seal(self, plain: bytes | memoryview, name: str, generation: int) -> bytes:
+        header = _MAGIC + generation.to_bytes(8, "big")
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        try:
+            sealed = AESGCM(self._key).encrypt(nonce, plain, self._bound(header, name))
+        except OverflowError:
+            raise ConfigError("a table of the linkage store is at most 2 GB; write it in parts") from None
+        return header + nonce + sealed
+
+    def unseal(self, content: bytes, name: str) -> tuple[int, bytes]:
+        """Generation and plain content."""
+        at = len(_MAGIC) + 8
+        header, nonce, sealed = content[:at], content[at : at + _NONCE_BYTES], content[at + _NONCE_BYTES :]
+        try:
+            plain = AESGCM(self._key).decrypt(nonce, sealed, self._bound(header, name))
+        except (InvalidTag, ValueError):
+            raise ConfigError(
+                f"{self._folder / name}: was altered, cut short, or belongs to another store; nothing was read"
+            ) from None
+        return int.from_bytes(header[len(_MAGIC) :], "big"), plain
+
+    def _bound(self, header: bytes, name: str) -> bytes:
+        """What is authenticated with a file: its header, its name and the store, so that files cannot be swapped."""
+        return header + f"{self._store_id}/{name}".encode()
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _table_file(name: str) -> str:
+    if not _TABLE.fullmatch(name):
+        raise ConfigError("a table of the linkage store has a name of small letters, digits and _, at most 64")
+    return f"{_TABLES_NAME}/{name}.bin"
 
 
 def _refuse_place(folder: Path, source: KeySource, workspace: Path | None, exports: Sequence[Path]) -> None:
@@ -729,7 +817,9 @@ def _refuse_destroyed(folder: Path) -> None:
 def _secret_files(folder: Path) -> list[Path]:
     """The key first: without it the others are noise. With what a program that was killed may have left of them."""
     files = [
-        found for name in (_KEY_NAME, _CODES_NAME) for found in (folder / name, *sorted(folder.glob(f".{name}.*")))
+        found
+        for name in (_KEY_NAME, _CODES_NAME, _STATE_NAME)
+        for found in (folder / name, *sorted(folder.glob(f".{name}.*")))
     ]
     files += sorted((folder / _TABLES_NAME).glob("*"))
     return [path for path in files if path.is_file()]
@@ -759,16 +849,17 @@ def _write_certificate(folder: Path, certificate: Certificate) -> None:
     write_private(folder / _CERTIFICATE_NAME, text.encode("utf-8"))
 
 
-def _write_key(folder: Path, header: dict[str, Any], data_key: bytes, wrapping: bytes) -> None:
+def _sealed_key(header: dict[str, Any], data_key: bytes, wrapping: bytes) -> bytes:
+    """The content of `linkage.key`."""
     said = json.dumps(header, ensure_ascii=False, sort_keys=True).encode("utf-8")
     head = _MAGIC + len(said).to_bytes(4, "big") + said
     nonce = secrets.token_bytes(_NONCE_BYTES)
-    write_private(folder / _KEY_NAME, head + nonce + AESGCM(wrapping).encrypt(nonce, data_key, head))
+    return head + nonce + AESGCM(wrapping).encrypt(nonce, data_key, head)
 
 
 def _read_key(folder: Path) -> tuple[dict[str, Any], bytes, bytes]:
     """The header, its bytes as they are authenticated, and nonce with wrapped key."""
-    path = folder / _KEY_NAME
+    path = put_back(folder / _KEY_NAME)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -781,13 +872,18 @@ def _read_key(folder: Path) -> tuple[dict[str, Any], bytes, bytes]:
         header = json.loads(content[at + 4 : end])
         whole = (
             content.startswith(_MAGIC)
-            and header["format"] == _FORMAT
+            and isinstance(header["format"], int)
             and {"study", "custodian", "store", "kdf"} <= set(header)
         )
     except (ValueError, KeyError, TypeError):
         whole = False
     if not whole:
         raise ConfigError(f"{path}: was altered, or made by another version of reportlabel; nothing was read")
+    if header["format"] != _FORMAT:
+        raise ConfigError(
+            f"{folder} has format {header['format']} of the linkage store and this version of reportlabel reads format "
+            f"{_FORMAT} only; use the version that made it"
+        )
     return header, content[:end], content[end:]
 
 
@@ -829,14 +925,6 @@ def _said(source: KeySource) -> str:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _details(line: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(line)["details"]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 # --- codes ------------------------------------------------------------------------------------------------------------

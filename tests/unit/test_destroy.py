@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from reportlabel import destroy as destroying
-from reportlabel.deidentify.linkage import LinkageStore, patient_key
+from reportlabel.deidentify.linkage import KeyFile, LinkageStore, patient_key
 from reportlabel.deidentify.search import found_in
 from reportlabel.destroy import DESTRUCTION, Destroyed, destroy, run_destroy
 from reportlabel.errors import ConfigError
@@ -60,7 +65,12 @@ def test_K12_the_certificate_says_what_went(world: World) -> None:
     digest = hashlib.sha256()
     for name, held in (("rows/1/empty", b""), ("rows/1/exams.parquet", content)):
         digest.update(name.encode() + b"\0" + hashlib.sha256(held).digest())
-    assert said["folders"] == [{"what": "staging", "files": 2, "bytes": 8000, "sha256": digest.hexdigest()}]
+    (folder,) = said["folders"]
+    assert folder.pop("deleted_at_utc") <= said["destroyed_at_utc"]
+    assert folder == {
+        "what": "staging", "place": str(world.under.staging), "files": 2, "bytes": 8000, "sha256": digest.hexdigest(),
+    }  # fmt: skip
+    assert said["state"] == "done"
     certificate = json.loads((world.under.linkage / "certificate.json").read_text(encoding="utf-8"))
     assert certificate["store"] == said["store"]
     assert certificate["state"] == "done"
@@ -90,24 +100,143 @@ def test_nothing_goes_where_the_wrong_one_asks(world: World, tmp_path: Path) -> 
     assert world.store.lookup(world.codes["code"][:1], custodian=CUSTODIAN, actor="a", purpose="p").height == 1
 
 
-def test_a_destruction_that_was_stopped_half_way_is_gone_on_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(_word: str, _folder: Path) -> dict[str, Any]:
-        raise KeyboardInterrupt
+LEFT = {"audit.jsonl", "audit.jsonl.head", "audit.jsonl.lock", ".lock", "certificate.json", DESTRUCTION}
 
-    with monkeypatch.context() as patch:
-        patch.setattr(destroying, "_deleted", killed)
-        with pytest.raises(KeyboardInterrupt):
+
+def said_of(world: World) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads((world.under.linkage / DESTRUCTION).read_text(encoding="utf-8"))
+    return said
+
+
+def went(world: World) -> list[tuple[Any, ...]]:
+    """What the certificate of the folders says, but for the hours."""
+    said = said_of(world)
+    assert (said["state"], said["custodian"]) == ("done", CUSTODIAN)
+    assert all(one["deleted_at_utc"] for one in said["folders"])
+    return [tuple(one[name] for name in ("what", "files", "bytes", "sha256")) for one in said["folders"]]
+
+
+def is_over(world: World) -> bool:
+    """Nothing is left but what says what went."""
+    left = {path.name for path in world.under.linkage.rglob("*") if path.is_file()}
+    certificate = json.loads((world.under.linkage / "certificate.json").read_text(encoding="utf-8"))
+    gone = not world.under.staging.exists() and not world.workspace.folder.exists()
+    return gone and left == LEFT and certificate["state"] == "done"
+
+
+def end_until_done(world: World) -> None:
+    """The same command until it says that it is done, or has nothing left to do."""
+    try:
+        end(world, "everything")
+    except ConfigError as error:
+        if not any(said in str(error) for said in ("was empty and is deleted", "belongs to no study")):
+            raise
+
+
+def test_a_destruction_killed_at_any_step_is_gone_on_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [world.under.linkage, world.under.staging, world.workspace.folder]
+    copies = world.folder / "copies"
+    seen: set[tuple[str, ...]] = set()
+
+    def copied() -> None:
+        at = copies / str(len(list(copies.iterdir())))
+        for place in places:
+            if place.exists():
+                shutil.copytree(place, at / place.name)
+
+    def before(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def step(path: Any = None, *given: Any, **named: Any) -> Any:
+            there = tuple(sorted(one.name for place in places if place.exists() for one in place.iterdir()))
+            step_of = (name, "" if isinstance(path, int) else Path(path).name[:5], *there)
+            if step_of not in seen:  # of many files of one folder the first
+                seen.add(step_of)
+                copied()  # what is there if the program is killed now
+            return real(path, *given, **named)
+
+        return step
+
+    copies.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda _: None)
+        for name in ("replace", "fsync", "unlink", "rmdir"):
+            patched.setattr(os, name, before(name, getattr(os, name)))
+        done = end(world, "everything")
+    expected = went(world)
+    assert [one["what"] for one in done.folders] == [one[0] for one in expected] == ["staging", "workspace"]
+    assert is_over(world)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    states = sorted(copies.iterdir(), key=lambda path: int(path.name))
+    assert len(states) > 30
+    for state in states:
+        for place in places:
+            shutil.rmtree(place, ignore_errors=True)
+            if (state / place.name).exists():
+                shutil.copytree(state / place.name, place)
+        end_until_done(world)
+        assert is_over(world), state.name
+        assert went(world) == expected, state.name
+
+
+PROGRAM = """
+import os, shutil, signal, sys
+from datetime import date
+from pathlib import Path
+from reportlabel import destroy
+from reportlabel.deidentify.linkage import KeyFile
+
+def killed(real):
+    def step(path, *given, **named):
+        if Path(path).name == sys.argv[3]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(path, *given, **named)
+    return step
+
+shutil.rmtree, os.unlink, os.rmdir = map(killed, (shutil.rmtree, os.unlink, os.rmdir))
+destroy.destroy(Path(sys.argv[1]), what="everything", key=KeyFile(Path(sys.argv[2])), today=date(2026, 5, 1),
+                custodian=sys.argv[4], purpose="end of the study", actor="office")
+"""
+
+
+def test_a_process_that_was_killed_is_gone_on_with(world: World) -> None:
+    count = sum(1 for path in world.workspace.folder.rglob("*") if path.is_file())
+    key = world.under.key
+    assert isinstance(key, KeyFile)
+    for at in ("labels", "study.json"):
+        given = [world.workspace.folder, key.path, at, CUSTODIAN]
+        done = subprocess.run([sys.executable, "-c", PROGRAM, *given], timeout=60, check=False)
+        assert done.returncode == -signal.SIGKILL
+        with pytest.raises(ConfigError, match="say --what everything"):
             end(world)
-    assert world.under.staging.exists()
-    with pytest.raises(ConfigError, match="was destroyed by"):
-        end(world, custodian="somebody else")
+        with pytest.raises(ConfigError, match="was destroyed by"):
+            end(world, custodian="somebody else")
+    assert {path.name for path in world.workspace.folder.iterdir()} == {".lock", "study.json"}
+    end(world, "everything")
+    assert is_over(world)
+    assert [one[:2] for one in went(world)] == [("staging", 2), ("workspace", count + 1)], "the lock is one more"
+
+
+def test_first_the_codes_and_later_everything(world: World) -> None:
     end(world)
-    assert not world.under.staging.exists()
-    assert (world.under.linkage / DESTRUCTION).is_file()
+    first = went(world)
     with pytest.raises(ConfigError, match="nothing is left"):
         end(world)
+    (world.folder / "our_jmid.yaml").unlink()  # nobody needs the protocol any more
+    end(world, "everything", actor="another office")
+    assert is_over(world)
+    assert went(world)[0] == first[0]
+    assert [one[0] for one in went(world)] == ["staging", "workspace"]
+    with pytest.raises(ConfigError, match="belongs to no study"):
+        end(world, "everything")
+
+
+def test_links_out_of_the_workspace_are_not_followed(world: World) -> None:
+    other = world.folder / "other"
+    other.mkdir()
+    (other / "file").write_text("not ours")
+    (world.workspace.folder / "link").symlink_to(other, target_is_directory=True)
     end(world, "everything")
-    assert not world.workspace.folder.exists()
+    assert is_over(world)
+    assert (other / "file").read_text() == "not ours"
 
 
 def test_what_cannot_be_deleted_is_said_by_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,7 @@ def test_a_program_that_is_stopped_leaves_a_log_that_is_whole(
         patched.setattr(AuditLog, stopped_in, stopped)
         with pytest.raises(KeyboardInterrupt):
             log.append(actor="a", action="b", purpose="c")
+    assert verify(log.path) == []
     log.append(actor="a", action="after", purpose="c")
     assert verify(log.path) == []
     assert len(lines(log)) == (6 if stopped_in == "_write_line" else 7)

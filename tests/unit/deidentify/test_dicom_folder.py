@@ -12,6 +12,8 @@ from random import Random
 
 import pytest
 from pydicom import dcmread
+from pydicom.config import IGNORE, settings
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage
@@ -302,3 +304,55 @@ def test_the_table_of_actions_counts_what_was_done(patients: tuple[FolderResult,
     assert done["(0010,0010)", "patient code"] == done["(0008,0018)", "uid"] == 31
     assert done["(0008,0020)", "shifted"] == 31
     assert not [tag for tag, what in done if what == "found"]
+
+
+@pytest.mark.parametrize(
+    ("text", "yes"),
+    [
+        ("1.2.840.10008.1.1", True), ("0", True), ("1.02.3", True), ("1." * 31 + "12", True),
+        ("", False), (".", False), ("..", False), ("1..2", False), (".1", False), ("1.", False), ("1/2", False),
+        ("../1", False), ("1.2\\3", False), ("1.2 ", False), ("1.2\n", False), ("１.２", False), ("1.a", False),
+        ("1." * 32 + "1", False), ("['1.2', '1.3']", False),
+    ],
+)  # fmt: skip
+def test_what_a_uid_is(text: str, yes: bool) -> None:
+    assert dicom_folder.is_uid(text) is yes
+
+
+@pytest.mark.parametrize("name", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+@pytest.mark.parametrize("wrong", ["../../../escaped", "ABSOLUTE/escaped", "..", "1.2..3", "escaped", ["1.2", "1.3"]])
+def test_a_uid_that_is_kept_leads_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, wrong: str | list[str]
+) -> None:
+    for side in ("reading", "writing"):
+        monkeypatch.setattr(settings, f"{side}_validation_mode", IGNORE)
+    dataset = built(CTImageStorage)
+    if isinstance(wrong, str):
+        wrong = wrong.replace("ABSOLUTE", str(tmp_path))
+    dataset[name] = DataElement(name, "UI", wrong)
+    store(tmp_path / "in", "a.dcm", dataset)
+    store(tmp_path / "in", "b.dcm", built(CTImageStorage, SOPInstanceUID="1.02.3"))
+    kept = policy().choose(uids="keep")
+    out = tmp_path / "some" / "where" / "out"
+    result = deidentify_folder(tmp_path / "in", out, kept, codes={"00012345": "P-0009"}, uid_key=KEY)
+    assert (result.files_out, result.quarantined) == (1, 1)
+    assert result.not_out["reason"].to_list() == [dicom_folder.NO_UID]
+    assert "escaped" not in str(result.not_out.to_dicts())
+    (path,) = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_relative_to(tmp_path / "in")]
+    assert path.relative_to(out).parts[0] == "P-0009"
+    assert path.name == "1.02.3.dcm"
+
+
+def test_nothing_is_written_outside_whatever_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dicom_folder, "is_uid", lambda _: True)
+    for side in ("reading", "writing"):
+        monkeypatch.setattr(settings, f"{side}_validation_mode", IGNORE)
+    dataset = built(CTImageStorage)
+    dataset["StudyInstanceUID"] = DataElement("StudyInstanceUID", "UI", "../../../escaped")
+    store(tmp_path / "in", "a.dcm", dataset)
+    with pytest.raises(ConfigError, match="would lie outside") as refused:
+        deidentify_folder(
+            tmp_path / "in", tmp_path / "out", policy().choose(uids="keep"), codes={"00012345": "P-0009"}, uid_key=KEY
+        )
+    assert "escaped" not in str(refused.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
-from reportlabel.deidentify.audit import CODE, verify
+from reportlabel.deidentify.audit import CODE, entries, verify
 from reportlabel.deidentify.linkage import (
     EnvironmentKey,
     KeyFile,
@@ -25,6 +31,12 @@ from reportlabel.errors import ConfigError, InputError
 IDS = [f"7000{number:04}" for number in range(50)]
 WHO = {"actor": "batch", "purpose": "study codes"}
 ASK = {"custodian": "the custodian", "actor": "a.n.other", "purpose": "incidental finding"}
+
+
+@pytest.fixture(autouse=True)
+def no_wait_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test takes the power away."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture
@@ -175,6 +187,212 @@ def test_an_older_copy_put_back_is_found(store: LinkageStore) -> None:
     assert any("older copy" in problem for problem in store.problems())
 
 
+ORDINARY: list[tuple[str, Callable[[LinkageStore], object]]] = [
+    ("lookup", lambda store: store.codes_of("patient", IDS, **WHO)),
+    ("issue", lambda store: store.issue("exam", IDS, **WHO)),
+    ("put", lambda store: store.put("shipped", pl.DataFrame({"code": ["P-000002"]}), **WHO)),
+]
+
+
+@pytest.fixture
+def kept(store: LinkageStore, tmp_path: Path) -> Path:
+    """A copy of the store with a table, before whatever else happens to it."""
+    store.put("shipped", pl.DataFrame({"code": ["P-000001"]}), **WHO)
+    shutil.copytree(store.folder, tmp_path / "kept")
+    return tmp_path / "kept"
+
+
+def opened(folder: Path, key: KeyFile) -> LinkageStore:
+    return LinkageStore.open(folder, key_source=key, workspace=None)
+
+
+def give_back(kept: Path, folder: Path, *names: str) -> None:
+    for name in names:
+        shutil.copy(kept / name, folder / name)
+
+
+LOG = ("audit.jsonl", "audit.jsonl.head")
+
+
+def test_log_and_head_deleted_together_are_found(store: LinkageStore, key: KeyFile) -> None:
+    for name in LOG:
+        (store.folder / name).unlink()
+    assert store.problems()
+    again = opened(store.folder, key)
+    for _, use in ORDINARY:
+        with pytest.raises(ConfigError, match="ends at line 0, and the store remembers line 2"):
+            use(again)
+    assert not (store.folder / "audit.jsonl").exists(), "no new log is begun"
+    (store.folder / "state.bin").unlink()
+    with pytest.raises(ConfigError, match=r"state.bin: is gone"):
+        opened(store.folder, key)
+    assert any("state.bin: is gone" in problem for problem in store.problems())
+
+
+@pytest.mark.parametrize(("_word", "use"), ORDINARY)
+@pytest.mark.parametrize("names", [LOG, ("state.bin",), ("audit.jsonl",), ("audit.jsonl.head",)])
+def test_an_older_log_or_state_put_back_is_found(
+    store: LinkageStore, kept: Path, key: KeyFile, names: tuple[str, ...], _word: str, use: Callable[..., object]
+) -> None:
+    use(store)
+    give_back(kept, store.folder, *names)
+    assert store.problems()
+    with pytest.raises(ConfigError, match=r"remembers line|does not fit its head|older copy"):
+        opened(store.folder, key).issue("patient", ["new"], **WHO)
+
+
+def test_older_and_missing_tables_are_found(store: LinkageStore, kept: Path, key: KeyFile) -> None:
+    store.add("shipped", pl.DataFrame({"code": ["P-000002"]}), **WHO)
+    path = store.folder / "tables" / "shipped.bin"
+    newest = path.read_bytes()
+    give_back(kept, store.folder, "tables/shipped.bin")
+    for said, refused in (("older copy", "older copy"), ("is gone", "is gone")):
+        assert [problem for problem in store.problems() if "tables/shipped.bin: is" in problem and said in problem]
+        again = opened(store.folder, key)
+        assert again.tables() == ["shipped"]
+        with pytest.raises(ConfigError, match=refused):
+            again.get("shipped", **WHO)
+        with pytest.raises(ConfigError, match=refused):
+            again.add("shipped", pl.DataFrame({"code": ["P-000003"]}), **WHO)
+        path.unlink(missing_ok=True)
+    path.write_bytes(newest)
+    assert store.problems() == [] and store.get("shipped", **WHO).height == 2
+    (store.folder / "tables" / "other.bin").write_bytes(newest)
+    assert any("other.bin: was not written by this store" in problem for problem in store.problems())
+
+
+def test_older_codes_are_not_read(store: LinkageStore, kept: Path, key: KeyFile) -> None:
+    store.issue("patient", ["new"], **WHO)
+    give_back(kept, store.folder, "codes.bin")
+    again = opened(store.folder, key)
+    for use in (
+        again.counts,
+        lambda: again.issue("patient", ["new"], **WHO),
+        lambda: again.lookup(["P-000001"], **ASK),
+    ):
+        with pytest.raises(ConfigError, match="older copy"):
+            use()
+
+
+def test_an_older_key_put_back_is_found(store: LinkageStore, kept: Path, key: KeyFile, tmp_path: Path) -> None:
+    new = make_key_file(tmp_path / "keys" / "new.key")
+    store.change_key(new, **ASK)
+    assert opened(store.folder, new).problems() == []
+    give_back(kept, store.folder, "linkage.key")
+    with pytest.raises(ConfigError, match=r"linkage.key: is not what this store wrote last"):
+        opened(store.folder, key)
+    assert any("linkage.key: is not what was written last" in problem for problem in store.problems())
+
+
+def test_a_whole_folder_put_back_is_told_by_a_copy_of_the_head_alone(
+    store: LinkageStore, kept: Path, key: KeyFile
+) -> None:
+    store.lookup(store.issue("patient", IDS[:1], **WHO)["code"], **ASK)
+    head = store.log.head()
+    older = opened(kept, key)
+    assert older.problems() == []
+    assert any("copy of the head" in problem for problem in verify(older.log.path, head=head))
+
+
+def test_every_mixture_of_two_states_is_found(store: LinkageStore, kept: Path, key: KeyFile, tmp_path: Path) -> None:
+    for _, use in ORDINARY:
+        use(store)
+    names = ["codes.bin", "state.bin", "tables/shipped.bin", *LOG]
+    for size in range(1, len(names)):
+        for some in itertools.combinations(names, size):
+            mixed = tmp_path / "mixed"
+            shutil.copytree(store.folder, mixed)
+            give_back(kept, mixed, *some)
+            assert opened(mixed, key).problems(), some
+            shutil.rmtree(mixed)
+
+
+USES: list[tuple[str, Callable[[LinkageStore, Path], object]]] = [
+    *((word, lambda store, _, use=use: use(store)) for word, use in ORDINARY),
+    ("first put", lambda store, _: store.put("offsets", pl.DataFrame({"a": [1]}), **WHO)),
+    ("forget", lambda store, _: store.forget(store.issue("patient", IDS[:1], **WHO)["code"], **ASK)),
+    ("change_key", lambda store, keys: store.change_key(make_key_file(keys / "new.key"), **ASK)),
+]
+
+
+def opens(folder: Path, keys: Path) -> KeyFile:
+    """The key that opens a store: after the change of the key the new one."""
+    for path in sorted(keys.iterdir()):
+        with contextlib.suppress(ConfigError):
+            opened(folder, KeyFile(path))
+            return KeyFile(path)
+    raise AssertionError("no key opens the store")
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+@pytest.mark.parametrize(("_word", "use"), USES)
+def test_a_program_killed_at_any_write_leaves_an_honest_store(
+    store: LinkageStore, kept: Path, key: KeyFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    hard_links: bool, _word: str, use: Callable[[LinkageStore, Path], object],
+) -> None:  # fmt: skip
+    left: list[Path] = []
+
+    def before(real: Callable[..., Any]) -> Callable[..., Any]:
+        def stopped(*given: Any, **named: Any) -> Any:
+            left.append(tmp_path / f"left {len(left)}")
+            shutil.copytree(store.folder, left[-1])  # what is there if the program is killed now
+            return real(*given, **named)
+
+        return stopped
+
+    def no_link(*_: object) -> None:
+        raise OSError(1, "not here")
+
+    with monkeypatch.context() as patched:
+        if not hard_links:
+            patched.setattr(os, "link", no_link)
+        for name in ("replace", "fsync", "unlink", *(["link"] if hard_links else [])):
+            patched.setattr(os, name, before(getattr(os, name)))
+        use(store, tmp_path / "keys")
+    assert len(left) > 10
+    finished = []
+    for folder in left:
+        source = opens(folder, tmp_path / "keys")
+        again = opened(folder, source)
+        assert again.problems() == [], folder.name
+        again.issue("patient", [IDS[0], "another"], **WHO)
+        finished.append({name: again.get(name, **WHO).height for name in again.tables()})
+        assert again.problems() == [] and opened(folder, source).problems() == [], folder.name
+        stopped = [line for line in entries(again.log.path) if line.action == "write stopped"]
+        assert len(stopped) <= 1 and all(line.details["line"] == line.seq - 1 for line in stopped)
+    assert finished[0]["shipped"] == 1 and finished[-1] == dict.fromkeys(store.tables(), 1)
+
+
+def test_a_process_that_was_killed_leaves_an_honest_store(store: LinkageStore, key: KeyFile) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from reportlabel.deidentify import linkage\n"
+        "def killed(path, content, real=linkage.write_private):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL) if path.name == 'codes.bin' else real(path, content)\n"
+        "linkage.write_private = killed\n"
+        "key = linkage.KeyFile(Path(sys.argv[2]))\n"
+        "store = linkage.LinkageStore.open(Path(sys.argv[1]), key_source=key, workspace=None)\n"
+        "store.issue('patient', ['new'], actor='a', purpose='b')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, store.folder, key.path], timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert store.problems() == []
+    assert store.codes_of("patient", ["new"], **WHO)["code"].to_list() == [None], "what was killed did not happen"
+    last = entries(store.log.path)[-3:]
+    assert [line.action for line in last] == ["issue", "write stopped", "codes_of"]
+    assert last[1].details == {"line": last[0].seq, "file": "codes.bin"}
+    assert store.issue("patient", ["new"], **WHO)["code"].null_count() == 0
+    assert store.problems() == []
+
+
+def test_a_store_of_an_earlier_format_is_refused_with_the_reason(store: LinkageStore, key: KeyFile) -> None:
+    path = store.folder / "linkage.key"
+    path.write_bytes(path.read_bytes().replace(b'"format": 2', b'"format": 1'))
+    with pytest.raises(ConfigError, match="has format 1 of the linkage store"):
+        opened(store.folder, key)
+
+
 def test_files_of_two_stores_cannot_be_swapped(store: LinkageStore, tmp_path: Path, key: KeyFile) -> None:
     other = make(tmp_path / "other", key)
     (store.folder / "codes.bin").write_bytes((other.folder / "codes.bin").read_bytes())
@@ -271,8 +489,8 @@ def test_overlapping_places_are_refused(tmp_path: Path, key: KeyFile, place: str
             study="s",
             key_source=key,
             custodian="c",
-            **WHO,
-            **given,  # type: ignore[arg-type]
+            **WHO,  # type: ignore[arg-type]
+            **given,
         )
     assert list(other.iterdir()) == []
 
@@ -332,6 +550,7 @@ def test_after_destroy_nothing_can_be_linked(store: LinkageStore, key: KeyFile) 
         ".linkage.key.before",
         "codes.bin",
         ".codes.bin.partial",
+        "state.bin",
         "tables/offsets.bin",
     ]
     for use in (
