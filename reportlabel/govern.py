@@ -24,13 +24,12 @@ from reportlabel.consent.cohort import keep_items, select_cohort
 from reportlabel.consent.refusals import (
     RefusalList,
     apply_refusals,
-    in_codes,
-    read_refusals,
     refuse_in_tables,
     shipped_with,
     standing_refusals,
 )
-from reportlabel.consent.withdrawal import Removed, people_to_remove, remove_people
+from reportlabel.consent.study_refusals import Missed, by_codes, missed, refusals_of_study, widened
+from reportlabel.consent.withdrawal import Removed, people_there, people_to_remove, remove_people
 from reportlabel.deidentify.dates import DatePolicy
 from reportlabel.deidentify.linkage import KeySource, LinkageStore, patient_key, patients_of, refuse_overlap
 from reportlabel.deidentify.text import Deidentifier, KnownNames, mask_table
@@ -39,7 +38,6 @@ from reportlabel.errors import ConfigError, InputError
 from reportlabel.export.study_folder import read_table
 from reportlabel.ingest.archive import open_archive
 from reportlabel.ingest.assemble import Assembled
-from reportlabel.ingest.codes import patient_number
 from reportlabel.ingest.raw import RawStore, part_of
 from reportlabel.protocol import Dates, Profile, Protocol, load_protocol, shipped_protocols
 from reportlabel.rulebook.load import rules_folder
@@ -183,28 +181,24 @@ def read_governance(
         return widened(rows, width) if "patient_id" in rows.columns else rows
 
     doctors = table(staff, STAFF)
+    loaded = load_protocol(protocol)
+    asked = refusals_of_study(refusals, loaded, id_width=width, persons=table(persons, PERSONS))
     return Governance(
-        protocol=load_protocol(protocol),
+        protocol=loaded,
         today=today or date.today(),
         staging=staging or workspace.with_name(workspace.name + ".staging"),
         linkage=linkage,
         key=key,
         actor=actor,
         purpose=purpose,
-        refusals=read_refusals(refusals, patient_id_width=width),
-        persons=table(persons, PERSONS),
+        refusals=asked.listed,
+        persons=asked.persons,
         prior=table(prior, PRIOR),
         visits=table(visits, VISITS),
         known=table(known, KNOWN),
         staff=() if doctors is None else tuple(doctors["name"].drop_nulls()),
         id_width=width,
     )
-
-
-def widened(rows: pl.DataFrame, width: int | None) -> pl.DataFrame:
-    """A table with its ``patient_id`` as the archive has them; rows without one are left out."""
-    ids = [None if one is None else patient_number(one, width=width) for one in rows["patient_id"]]
-    return rows.with_columns(patient_id=pl.Series(ids, dtype=pl.String)).drop_nulls("patient_id")
 
 
 _NOT_NEEDED = ("kana", "roman", "postal_code", "address", "phone")
@@ -217,13 +211,15 @@ _NOT_NEEDED = ("kana", "roman", "postal_code", "address", "phone")
 class StudyOfWorkspace:
     """What a workspace remembers of the study that it belongs to.
 
-    ``protocol``: name or file that the run was given; ``id_width``: digits of patient ids, see `Governance`.
+    ``protocol``: name or file that the run was given; ``linkage``: the folder of the linkage store at the last run;
+    ``store``: the store itself, which may have been moved; ``id_width``: digits of patient ids, see `Governance`.
     """
 
     study: str
     protocol: str
     protocol_sha256: str
     linkage: Path
+    store: str
     staging: Path
     id_width: int | None = None
 
@@ -258,6 +254,7 @@ def study_of(workspace: Path) -> StudyOfWorkspace | None:
             said["protocol"],
             said["protocol_sha256"],
             Path(said["linkage"]),
+            said["store"],
             Path(said["staging"]),
             said["id_width"],
         )
@@ -265,14 +262,31 @@ def study_of(workspace: Path) -> StudyOfWorkspace | None:
         raise ConfigError(f"{marker} cannot be read; restore it, or make a new workspace") from error
 
 
-def claim(workspace: Workspace, governance: Governance | None) -> None:
-    """Note whose workspace it is; refuse one of another study, or of none.
+def check_store(study: StudyOfWorkspace, store: LinkageStore) -> None:
+    """Make sure that a store holds the codes of a workspace: another one of the same study knows nobody in it, so that
+    refusals would pass unnoticed.
 
     Raises:
-        ConfigError: it belongs to another study, or to a run without a protocol.
+        ConfigError: it is another store.
+    """
+    if store.store_id != study.store:
+        raise ConfigError(
+            f"{store.folder} is not the linkage store that this workspace was made with ({study.linkage}); give that "
+            "one"
+        )
+
+
+def claim(workspace: Workspace, governance: Governance | None, store: LinkageStore | None = None) -> None:
+    """Note whose workspace it is, and with which linkage store it was made; refuse one of another study, or of none.
+
+    Args:
+        store: of `open_store`, where there is a governance.
+
+    Raises:
+        ConfigError: it belongs to another study or store, or to a run without a protocol.
     """
     before = study_of(workspace.folder)
-    if governance is None:
+    if governance is None or store is None:
         if before is not None:
             raise ConfigError(
                 f"{workspace.folder} belongs to the study {before.study}; give its protocol: "
@@ -287,11 +301,14 @@ def claim(workspace: Workspace, governance: Governance | None) -> None:
         raise ConfigError(
             f"{workspace.folder} belongs to the study {before.study}; each study has a workspace of its own"
         )
+    if before is not None:
+        check_store(before, store)
     said = {
         "study": governance.protocol.id,
         "protocol": _called(governance.protocol),
         "protocol_sha256": governance.protocol.sha256,
         "linkage": str(governance.linkage.absolute()),
+        "store": store.store_id,
         "staging": str(governance.staging.absolute()),
         "id_width": governance.id_width,
     }
@@ -306,16 +323,22 @@ def _called(protocol: Protocol) -> str:
 
 
 def open_store(governance: Governance, workspace: Path) -> LinkageStore:
-    """The linkage store of the study; a new one is made where there is none.
+    """The linkage store of the study; a new one is made where there is none and the workspace has none yet.
 
     Raises:
-        ConfigError: wrong key, another study, or it overlaps with workspace or staging.
+        ConfigError: wrong key, another study or store, or it overlaps with workspace or staging.
     """
     refuse_overlap(governance.linkage, [("workspace", workspace), ("staging folder", governance.staging)])
     _refuse_within(governance.staging, workspace)
     folder = governance.linkage
     protocol = governance.protocol
+    before = study_of(workspace)
     if not folder.exists() or not any(folder.iterdir()):
+        if before is not None:
+            raise ConfigError(
+                f"--linkage {folder} holds no linkage store, but {workspace} was made with one ({before.linkage}); "
+                "give that one, or where it was moved to"
+            )
         return LinkageStore.create(
             folder,
             study=protocol.id,
@@ -328,9 +351,12 @@ def open_store(governance: Governance, workspace: Path) -> LinkageStore:
             patient_prefix=protocol.codes.patient_prefix,
             digits=protocol.codes.digits,
         )
-    return LinkageStore.open(
+    opened = LinkageStore.open(
         folder, key_source=governance.key, study=protocol.id, workspace=workspace, exports=[governance.staging]
     )
+    if before is not None and before.study == protocol.id:
+        check_store(before, opened)
+    return opened
 
 
 def _refuse_within(staging: Path, workspace: Path) -> None:
@@ -373,12 +399,14 @@ class Withdrawn:
         removed: rows by table, and what a search found afterwards.
         shipped: bundle, recipient, shipped_on, patient_code, received: hand-overs that hold somebody who is out.
         doubtful, set_aside: rows of the list that were read in favour of the person, and that name nobody.
+        missed: requests of hospitals that neither the archive nor the protocol has, and that lack zeros.
     """
 
     removed: Removed
     shipped: pl.DataFrame
     doubtful: int
     set_aside: int
+    missed: Missed
 
 
 def withdraw(workspace: Workspace, raw: RawStore, governance: Governance, store: LinkageStore) -> Withdrawn:
@@ -390,14 +418,9 @@ def withdraw(workspace: Workspace, raw: RawStore, governance: Governance, store:
     actor, purpose = governance.actor, governance.purpose
     codes = patients_of(store.all_codes("patient", actor=actor, purpose=purpose))
     rows, persons = governance.refusals.rows, governance.persons
-    people = people_to_remove(
-        workspace,
-        [raw],
-        pl.concat([rows, in_codes(rows, codes)]),
-        governance.protocol,
-        today=governance.today,
-        persons=None if persons is None else pl.concat([persons, in_codes(persons, codes)]),
-    )
+    meant, same = by_codes(rows, persons, codes)
+    there = people_there(workspace, [raw])
+    people = people_to_remove(workspace, [raw], meant, governance.protocol, today=governance.today, persons=same)
     removed = remove_people(workspace, [raw], people, held=True)
     if removed.rows["removed"].sum():
         known = set(codes["patient_code"])
@@ -405,7 +428,7 @@ def withdraw(workspace: Workspace, raw: RawStore, governance: Governance, store:
             actor=actor,
             action="withdraw",
             purpose=purpose,
-            records=[code for code in people["patient_id"] if code in known],
+            records=[code for code in removed.patients if code in known],
             details={name.replace("/", "_"): count for name, count, _ in removed.rows.iter_rows()},
         )
     standing = standing_refusals(rows, governance.protocol, today=governance.today)
@@ -415,6 +438,7 @@ def withdraw(workspace: Workspace, raw: RawStore, governance: Governance, store:
         shipped=shipped_with(standing, handed, codes, persons=persons),
         doubtful=governance.refusals.doubtful.height,
         set_aside=governance.refusals.quarantine.height,
+        missed=missed(rows, governance.protocol, there, persons=persons),
     )
 
 

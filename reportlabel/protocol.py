@@ -147,10 +147,14 @@ def anniversary(day: date, years: int) -> date:
 
 
 class StudySite(Strict):
-    """A hospital that takes part, as the archive calls it, and its own dates where they differ."""
+    """A hospital that takes part, as the archive calls it, and its own dates where they differ.
+
+    ``names``: further names under which a list of refusals may call it.
+    """
 
     id: Text
     name: Name | None = None
+    names: tuple[Text, ...] = ()
     since: Annotated[FromDay | None, Field(alias="from")] = None
     to: ToDay | None = None
 

@@ -39,6 +39,31 @@ PARTS = 16
 """Parts of a new workspace: about 12,000 exams each in an archive of 200,000."""
 
 
+def scan_delta(folder: Path, wanted: pl.Schema, *, version: int | None = None, part: int | None = None) -> pl.LazyFrame:
+    """These columns of a Delta table, with these types, read by polars alone.
+
+    Not by Arrow, which reads a Delta table through a file system in Python: a thread of it that is still at work when
+    the program ends aborts the process. Not by the scan of polars, which takes the escaped name of a folder as it is.
+
+    Args:
+        version: None: the newest. part: only the files of this part.
+
+    Raises:
+        DeltaError, FileNotFoundError: there is no such version any more.
+    """
+    files = pl.DataFrame(DeltaTable(folder, version=version).get_add_actions(flatten=True))
+    if part is not None and not files.is_empty():
+        files = files.filter(pl.col(f"partition.{_PART}") == part)
+    paths = [folder / path for path in files["path"]]
+    if not paths:
+        return pl.LazyFrame(schema=wanted)
+    for path in paths:
+        path.stat()
+    return pl.scan_parquet(paths, hive_partitioning=False).select(
+        pl.col(name).cast(kind) for name, kind in wanted.items()
+    )
+
+
 class Workspace:
     """The tables of one study.
 
@@ -113,10 +138,7 @@ class Workspace:
         if version == -1 or not self.exists(name):
             return pl.DataFrame(schema=wanted)
         try:
-            table = DeltaTable(self._path(name), version=version)
-            only = None if part is None else [(_PART, "=", part)]
-            rows = pl.DataFrame(pl.from_arrow(table.to_pyarrow_table(filters=only, columns=names)))
-            return rows.select(names).cast(wanted)
+            return scan_delta(self._path(name), wanted, version=version, part=part).collect()
         except (DeltaError, FileNotFoundError) as error:
             raise InputError(
                 f"table {name} has no version {version} in {self.folder}: it was removed when patients were removed"
@@ -132,9 +154,7 @@ class Workspace:
         if version == -1 or not self.exists(name):
             return pl.LazyFrame(schema=schema)
         try:
-            return pl.scan_delta(str(self._path(name)), version=version).select(
-                pl.col(one).cast(kind) for one, kind in schema.items()
-            )
+            return scan_delta(self._path(name), schema, version=version)
         except (DeltaError, FileNotFoundError) as error:
             raise InputError(
                 f"table {name} has no version {version} in {self.folder}: it was removed when patients were removed"
@@ -146,14 +166,15 @@ class Workspace:
             raise ValueError(f"part {part} is none of 0 to {self.parts}")
         table = self._checked(name, rows).with_columns(pl.lit(part, dtype=pl.Int32).alias(_PART))
         first = not self.exists(name)
-        write_deltalake(
-            self._path(name),
-            table.to_arrow(compat_level=pl.CompatLevel.oldest()),
-            mode="overwrite",
-            predicate=None if first else f"{_PART} = {part}",
-            partition_by=[_PART],
-            configuration=_NO_STATISTICS if first else None,
-        )
+        with self._files_stay():
+            write_deltalake(
+                self._path(name),
+                table.to_arrow(compat_level=pl.CompatLevel.oldest()),
+                mode="overwrite",
+                predicate=None if first else f"{_PART} = {part}",
+                partition_by=[_PART],
+                configuration=_NO_STATISTICS if first else None,
+            )
 
     def take_snapshot(self, run_id: str, made_at: datetime) -> int:
         """Remember the versions of all tables as what a finished run left; returns the number of the snapshot."""
@@ -172,8 +193,7 @@ class Workspace:
         """Columns snapshot, made_at, run_id, versions (JSON), oldest first."""
         if not DeltaTable.is_deltatable(str(self._path(_SNAPSHOTS))):
             return pl.DataFrame(schema=_SNAPSHOT_SCHEMA)
-        rows = pl.DataFrame(pl.from_arrow(DeltaTable(self._path(_SNAPSHOTS)).to_pyarrow_table()))
-        return rows.select(_SNAPSHOT_SCHEMA.names()).cast(_SNAPSHOT_SCHEMA).sort("snapshot")
+        return scan_delta(self._path(_SNAPSHOTS), _SNAPSHOT_SCHEMA).collect().sort("snapshot")
 
     def versions(self, snapshot: int | None = None) -> Mapping[str, int]:
         """The version of each table at a snapshot; None: the last one.
@@ -239,13 +259,35 @@ class Workspace:
             yield
 
     def vacuum(self) -> list[str]:
-        """Remove from the disk all that no newest version holds; earlier versions can no longer be read."""
+        """Remove from the disk all that no newest version holds; earlier versions can no longer be read.
+
+        Files go too that no version ever held: what a writer left that was killed before its commit. It waits until no
+        table is being written, by whichever program.
+        """
         removed: list[str] = []
-        for name in self._schemas:
-            if self.exists(name):
-                table = DeltaTable(self._path(name))
-                removed += table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+        with self._files_stay(alone=True):
+            for name in self._schemas:
+                if self.exists(name):
+                    table = DeltaTable(self._path(name))
+                    removed += table.vacuum(
+                        retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True
+                    )
         return removed
+
+    @contextmanager
+    def _files_stay(self, *, alone: bool = False) -> Iterator[None]:
+        """While a file is written and not yet committed it looks like one that was left over; the lock is that of any
+        number of writers, or ``alone`` of who deletes files."""
+        with (self.folder / ".files.lock").open("w") as lock:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+                except OSError as error:
+                    raise ConfigError(
+                        f"{self.folder} lies where files cannot be locked ({error.strerror}); move the workspace to a "
+                        "local disk"
+                    ) from None
+            yield
 
     def _path(self, name: str) -> Path:
         return self.folder / name
@@ -260,12 +302,13 @@ class Workspace:
         return rows
 
     def _write(self, name: str, rows: pl.DataFrame, *, mode: Literal["overwrite", "append"]) -> None:
-        write_deltalake(
-            self._path(name),
-            self._checked(name, rows).to_arrow(compat_level=pl.CompatLevel.oldest()),
-            mode=mode,
-            configuration=_NO_STATISTICS,
-        )
+        with self._files_stay():
+            write_deltalake(
+                self._path(name),
+                self._checked(name, rows).to_arrow(compat_level=pl.CompatLevel.oldest()),
+                mode=mode,
+                configuration=_NO_STATISTICS,
+            )
 
 
 # the log outlives the data: it must not hold the least and greatest values of rows that were removed

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from reportlabel.consent.refusals import RefusalList
+    from reportlabel.consent.study_refusals import StudyRefusals
     from reportlabel.deidentify.linkage import LinkageStore
+    from reportlabel.govern import StudyOfWorkspace
     from reportlabel.protocol import Protocol
 
 __all__ = ["consent_app"]
@@ -105,14 +107,13 @@ def list_requests(
     register: Register, protocol: MaybeProtocol = None, site: Site = None, encoding: Encoding = None
 ) -> None:
     """Show the requests by the number of their row, with a protocol what each does in that study."""
-    from reportlabel.consent.refusals import read_refusals, standing_refusals
+    from reportlabel.consent.refusals import standing_refusals
 
-    found = read_refusals(register, site=site, encoding=encoding)
-    if protocol is None:
+    found, loaded = _read(register, protocol, site, encoding)
+    if loaded is None:
         columns = ("row", "received", "scope", "study", "requester", "case", "doubt")
         show(f"{found.rows.height:,} requests", columns, found.rows.select(columns).iter_rows(), numbers=("row",))
     else:
-        loaded = _loaded(protocol)
         standing = standing_refusals(found.rows, loaded, today=_today())
         meant = ("row", "received", "effect", "number", "reason")
         show(
@@ -121,24 +122,25 @@ def list_requests(
             standing.select(meant).iter_rows(),
             numbers=("row",),
         )
+        _tell_elsewhere(found.rows, loaded)
     _tell_quarantine(found)
     raise typer.Exit(_exit_code(found))
 
 
 @consent_app.command()
 def check(register: Register, protocol: MaybeProtocol = None, site: Site = None, encoding: Encoding = None) -> None:
-    """Name the rows that the consent office should look at: unreadable, doubtful, on hold, of another study."""
-    from reportlabel.consent.refusals import read_refusals, requests_of_other_studies, standing_refusals
+    """Name the rows that the consent office should look at: unreadable, doubtful, on hold, of another study or site."""
+    from reportlabel.consent.refusals import requests_of_other_studies, standing_refusals
 
-    found = read_refusals(register, site=site, encoding=encoding)
+    found, loaded = _read(register, protocol, site, encoding)
     _tell_doubts(found)
-    if protocol is not None:
-        loaded = _loaded(protocol)
+    if loaded is not None:
         for row in standing_refusals(found.rows, loaded, today=_today()).iter_rows(named=True):
             if row["effect"] in ("hold", "set_aside"):
                 say(f"row {row['row']}: {row['effect']} ({row['number']}): {row['reason']}")
         if others := requests_of_other_studies(found.rows, loaded):
             say(f"of other studies than {loaded.id}: rows {', '.join(map(str, others))}")
+        _tell_elsewhere(found.rows, loaded)
     say(
         f"{found.rows.height:,} requests read, {found.doubtful.height:,} of them doubtful; "
         f"{found.quarantine.height:,} rows set aside"
@@ -160,6 +162,7 @@ def show_holdings(
 ) -> None:
     """Show the custodian what a study holds of a patient. The patient id is asked for, or read from a pipe."""
     from reportlabel.consent.holdings import holdings
+    from reportlabel.consent.study_refusals import site_of_study
     from reportlabel.govern import study_of
     from reportlabel.ingest.codes import patient_number
     from reportlabel.run import open_workspace
@@ -170,13 +173,14 @@ def show_holdings(
     loaded = study.load()
     role = "custodian" if custodian.strip() == loaded.custodian.office else None
     loaded.gate("lookup", today=_today(), role=role, purpose=purpose.strip() or None)
+    hospital = site_of_study(site, loaded)
     source = key_source(key_file, key_env, passphrase_env, ask_passphrase)
     store = open_store(study.linkage, source, study=study.study, workspace=workspace)
     patient = patient_number(_typed_id(), width=study.id_width)
     if patient is None:
         raise ConfigError("no patient id was given")
     found = holdings(
-        open_workspace(workspace), store, site=site, patient_id=patient, custodian=custodian,
+        open_workspace(workspace), store, site=hospital, patient_id=patient, custodian=custodian,
         actor=actor or login(), purpose=purpose,
     )  # fmt: skip
     if found.is_empty():
@@ -191,14 +195,15 @@ def withdraw(
     workspace: Annotated[Path, typer.Option("--workspace", help="The workspace that the people must leave.")],
     protocol: ProtocolName,
     linkage: Annotated[
-        Path | None, typer.Option("--linkage", help="The linkage store, where the workspace holds codes.")
+        Path | None, typer.Option("--linkage", help="The linkage store; default: that of the workspace's study.")
     ] = None,
     shipped: Annotated[
         Path | None,
         typer.Option("--shipped", help="What was handed over; default: what the linkage store remembers."),
     ] = None,
     staging: Annotated[
-        Path | None, typer.Option("--staging", help="Rows as they were read; default: WORKSPACE.staging.")
+        Path | None,
+        typer.Option("--staging", help="Rows as they were read; default: as the study, else WORKSPACE.staging."),
     ] = None,
     exams_to: Annotated[
         Path | None, typer.Option("--exams-to", help="Write the ids of the exams that are gone, for the review server.")
@@ -211,6 +216,7 @@ def withdraw(
     ] = None,
     site: Site = None,
     encoding: Encoding = None,
+    id_width: IdWidth = None,
     persons: Persons = None,
     actor: Actor = None,
     key_file: KeyFileOption = None,
@@ -219,35 +225,58 @@ def withdraw(
     ask_passphrase: AskPassphrase = False,
 ) -> None:
     """Take everybody who has refused the study out of a workspace, from the disk too, and prove it."""
-    from reportlabel.consent.refusals import read_refusals
+    from reportlabel.consent.study_refusals import refusals_of_study
+    from reportlabel.govern import check_store, study_of
 
     loaded = _loaded(protocol)
     loaded.gate("withdraw", today=_today())
+    study = study_of(workspace)
+    if study is not None and study.study != loaded.id:
+        raise ConfigError(f"{workspace} belongs to the study {study.study}, not to {loaded.id}; give its protocol")
+    if study is not None:
+        linkage, staging = linkage or study.linkage, staging or study.staging
+        id_width = _width_of(study, id_width)
     if (shipped is not None or forget) and linkage is None:
         raise ConfigError("--shipped and --forget need the codes of the people: give --linkage")
     if forget and custodian is None:
         raise ConfigError("--forget needs --custodian")
-    found = read_refusals(register, site=site, encoding=encoding)
-    same = read_persons(persons)
     store = None
     if linkage is not None:
         source = key_source(key_file, key_env, passphrase_env, ask_passphrase)
-        store = open_store(linkage, source, study=loaded.id, workspace=workspace)
+        try:
+            store = open_store(linkage, source, study=loaded.id, workspace=workspace)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{workspace} holds codes, and without the linkage store nobody can be found in it: {error}"
+            ) from None
+        if study is not None:
+            check_store(study, store)
+    asked = refusals_of_study(
+        register, loaded, id_width=id_width, site=site, encoding=encoding, persons=read_persons(persons)
+    )
     who = actor or login()
-    left = _withdraw(found.rows, same, loaded, workspace, staging, store, shipped, exams_to, who)
+    left, may_have_missed = _withdraw(asked, loaded, workspace, staging, store, shipped, exams_to, who)
     if forget and store is not None and custodian is not None and not left:
-        codes = _codes_of_refused(found.rows, same, loaded, store, who)
+        codes = _codes_of_refused(asked, loaded, store, who)
         count = store.forget(codes, custodian=custodian, actor=who, purpose="withdrawal")
         say(f"{count:,} codes forgotten")
-    _tell_quarantine(found)
+    _tell_quarantine(asked.listed)
     if left:
         raise ConfigError(f"{left:,} rows of these people are still in {workspace}; run the command again")
-    raise typer.Exit(_exit_code(found))
+    raise typer.Exit(int(ExitCode.QUARANTINED) if may_have_missed else _exit_code(asked.listed))
+
+
+def _width_of(study: StudyOfWorkspace, given: int | None) -> int | None:
+    """The digits of the study's patient ids; an option may say them where the study does not."""
+    if study.id_width is not None and given is not None and given != study.id_width:
+        raise ConfigError(
+            f"--id-width {given}: ids of {study.study} have {study.id_width} digits; leave the option out"
+        )
+    return given if study.id_width is None else study.id_width
 
 
 def _withdraw(
-    refusals: pl.DataFrame,
-    persons: pl.DataFrame | None,
+    asked: StudyRefusals,
     protocol: Protocol,
     workspace: Path,
     staging: Path | None,
@@ -255,12 +284,19 @@ def _withdraw(
     shipped: Path | None,
     exams_to: Path | None,
     actor: str,
-) -> int:
-    """Remove, and say what was removed; returns how many rows are left."""
+) -> tuple[int, bool]:
+    """Remove, and say what was removed.
+
+    Returns:
+        How many rows are left, and whether a request may have missed somebody for zeros in front of the id.
+    """
     import polars as pl
 
-    from reportlabel.consent.refusals import in_codes, standing_refusals
+    from reportlabel.consent.refusals import standing_refusals
+    from reportlabel.consent.study_refusals import by_codes, missed
     from reportlabel.consent.withdrawal import (
+        loose_rows,
+        people_there,
         people_to_remove,
         raw_stores,
         read_shipped,
@@ -269,31 +305,30 @@ def _withdraw(
         shipped_to,
     )
     from reportlabel.deidentify.linkage import patients_of
-    from reportlabel.deidentify.private_file import write_private
     from reportlabel.export.seal import clear_unsealed
     from reportlabel.run import open_workspace
 
     opened = open_workspace(workspace)
-    meant, same = refusals, persons
+    meant, same = asked.listed.rows, asked.persons
+    codes = None
     if store is not None:
         codes = patients_of(store.all_codes("patient", actor=actor, purpose="withdrawal"))
-        meant = pl.concat([refusals, in_codes(refusals, codes)])
-        same = None if persons is None else pl.concat([persons, in_codes(persons, codes)])
+        meant, same = by_codes(meant, same, codes)
         given = remembered_shipped(store, actor=actor) if shipped is None else read_shipped(shipped)
-        standing = standing_refusals(refusals, protocol, today=_today())
-        across = persons if protocol.optout.across_sites else None
+        standing = standing_refusals(asked.listed.rows, protocol, today=_today())
+        across = asked.persons if protocol.optout.across_sites else None
         bundles = shipped_to(standing, given, codes, persons=across)
         if bundles.height:
             show("handed over with people who have refused", bundles.columns, bundles.iter_rows(), numbers=("people",))
         else:
             say(f"none of {given['bundle'].n_unique():,} hand-overs holds somebody who has refused")
     raw = raw_stores(opened, staging)
-    people = people_to_remove(opened, raw, meant, protocol, today=_today(), persons=same)
-    done = remove_people(opened, raw, people)
+    with opened.alone():
+        there = people_there(opened, raw)
+        people = people_to_remove(opened, raw, meant, protocol, today=_today(), persons=same)
+        done = remove_people(opened, raw, people, held=True, exams_to=exams_to)
     for one in raw:
         clear_unsealed(one.folder)
-    if exams_to is not None:
-        write_private(exams_to, "".join(f"{exam}\n" for exam in ("exam_id", *done.exams)).encode("utf-8"))
     if done.people:
         show("rows", done.rows.columns, done.rows.iter_rows(), numbers=("removed", "left"))
     say(
@@ -305,19 +340,26 @@ def _withdraw(
             f"{done.paths:,} names of files in the archive hold a number of these people; the workspace remembers them "
             "until the files leave the archive (`--forget-gone`)"
         )
-    return int(done.rows["left"].sum())
+    for name, count in loose_rows(opened).items():
+        say(
+            f"{count:,} rows of {name} are of exams that are not there: run the study again; readings go with "
+            "`reportlabel review withdraw --gone`"
+        )
+    known = there if codes is None else pl.concat([there, codes.select("site", "patient_id")])
+    nobody = missed(asked.listed.rows, protocol, known, persons=asked.persons)
+    for line in nobody.told():
+        say(line)
+    return int(done.rows["left"].sum()), bool(nobody.zeros)
 
 
-def _codes_of_refused(
-    refusals: pl.DataFrame, persons: pl.DataFrame | None, protocol: Protocol, store: LinkageStore, actor: str
-) -> list[str]:
+def _codes_of_refused(asked: StudyRefusals, protocol: Protocol, store: LinkageStore, actor: str) -> list[str]:
     import polars as pl
 
     from reportlabel.consent.refusals import apply_refusals
     from reportlabel.deidentify.linkage import patients_of
 
     codes = patients_of(store.all_codes("patient", actor=actor, purpose="withdrawal"))
-    out = apply_refusals(codes, refusals, protocol, today=_today(), persons=persons).excluded
+    out = apply_refusals(codes, asked.listed.rows, protocol, today=_today(), persons=asked.persons).excluded
     return out.filter(pl.col("effect") == "remove")["patient_code"].to_list()
 
 
@@ -426,6 +468,26 @@ def _loaded(name: str) -> Protocol:
     from reportlabel.protocol import load_protocol
 
     return load_protocol(name)
+
+
+def _read(
+    register: Path, protocol: str | None, site: str | None, encoding: str | None
+) -> tuple[RefusalList, Protocol | None]:
+    """A list to be looked at, as a study reads it where one is named. No id is compared or shown: it has any width."""
+    from reportlabel.consent.refusals import read_refusals
+    from reportlabel.consent.study_refusals import refusals_of_study
+
+    if protocol is None:
+        return read_refusals(register, site=site, encoding=encoding), None
+    loaded = _loaded(protocol)
+    return refusals_of_study(register, loaded, id_width=None, site=site, encoding=encoding).listed, loaded
+
+
+def _tell_elsewhere(rows: pl.DataFrame, protocol: Protocol) -> None:
+    from reportlabel.consent.study_refusals import Missed, elsewhere
+
+    for line in Missed(elsewhere(rows, protocol), ()).told():
+        say(line)
 
 
 def _tell_quarantine(found: RefusalList) -> None:

@@ -1,8 +1,11 @@
 """Refusals: read the list of the consent office, judge each request by the protocol, take the people out.
 
 A refusal must never be lost for a slip of the pen. A row is set aside only where it cannot be told whom it concerns;
-everything else that is doubtful (an unreadable date, scope or relation) is read in favour of the person who refuses,
-and listed as doubtful so that the office can mend it.
+everything else that is doubtful (an unreadable date, scope or relation, a comma too many) is read in favour of the
+person who refuses, and listed as doubtful so that the office can mend it. A hospital is the same however its name is
+spelt: case, width and blanks do not matter, and the names that the protocol gives it mean the same.
+
+Commands read a list through `reportlabel.consent.study_refusals`, which also knows how the study writes ids.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -40,11 +43,14 @@ __all__ = [
     "RefusedTables",
     "apply_refusals",
     "in_codes",
+    "plain",
     "read_refusals",
     "refuse_in_tables",
     "request_of",
     "requests_of_other_studies",
     "shipped_with",
+    "site_names",
+    "sites_named",
     "standing_refusals",
 ]
 
@@ -136,7 +142,12 @@ class Applied:
 
 
 def read_refusals(
-    path: Path, *, site: str | None = None, encoding: str | None = None, patient_id_width: int | None = None
+    path: Path,
+    *,
+    site: str | None = None,
+    encoding: str | None = None,
+    patient_id_width: int | None = None,
+    keep_damaged: bool = True,
 ) -> RefusalList:
     """Read a list of refusals: CSV (header in Japanese or English, UTF-8 or cp932) or Parquet.
 
@@ -146,6 +157,8 @@ def read_refusals(
         site: the hospital of rows without one.
         encoding: of a CSV; found out where not given.
         patient_id_width: digits of the hospital's ids, where a spreadsheet may have taken leading zeros away.
+        keep_damaged: rows with fields too many or too few, or with bytes that are no text, refuse everything where it
+            can be told whom they concern. False, for lists that are none of refusals: they are set aside.
 
     Raises:
         InputError: the file is missing, cannot be read, is empty or lacks a column that is needed.
@@ -165,19 +178,19 @@ def read_refusals(
     for number, one in enumerate(cells, start=1):
         if not any(cell and cell.strip() for cell in one):
             continue
-        problem = _unusable(one, len(header))
-        if problem is None:
-            given = {name: (one[at] or "").strip() for name, at in places.items()}
-            identified = patient_number(given["patient_id"], width=patient_id_width)
-            place = given.get("site") or site
-            if identified is None:
-                problem = ("no patient id that can be read", "write the id as text, as the hospital writes it")
-            elif not place:
-                problem = ("no site", "write the hospital that issued the patient id")
-        if problem is not None:
+        damage = _damage(one, len(header))
+        if damage is None:
+            given = _given(one, places)
+            person, problem = _person(given, site, patient_id_width)
+            if person is not None:
+                rows.append((number, *person, *_read_row(given)))
+        else:
+            person = _person_of_damaged(one, len(header), places, site, patient_id_width) if keep_damaged else None
+            problem = damage
+            if person is not None:
+                rows.append((number, *person, *_WIDEST, f"{damage[0]}: read as a refusal of everything"))
+        if person is None:
             quarantine.append((path.name, number, "refusal", *problem))
-            continue
-        rows.append((number, place, identified, *_read_row(given)))
     return RefusalList(
         rows=pl.DataFrame(rows, schema=REFUSALS, orient="row"),
         quarantine=pl.DataFrame(quarantine, schema=QUARANTINE, orient="row"),
@@ -196,15 +209,13 @@ def request_of(given: Mapping[str, str], *, patient_id_width: int | None = None)
     Raises:
         InputError: says what cannot be read, without saying what it is.
     """
-    identified = patient_number(given.get("patient_id", ""), width=patient_id_width)
-    if identified is None:
-        raise InputError("no patient id that can be read; write it as the hospital writes it")
-    if not given.get("site"):
-        raise InputError("no site; give the hospital that issued the patient id")
+    person, problem = _person(given, None, patient_id_width)
+    if person is None:
+        raise InputError("; ".join(problem))
     cells = _read_row(given)
     if doubt := cells[-1]:
         raise InputError(f"{doubt}; the words are those of rules/ingest/refusals.yaml, a day is written 2026-04-01")
-    return pl.DataFrame([(1, given["site"], identified, *cells)], schema=REFUSALS, orient="row")
+    return pl.DataFrame([(1, *person, *cells)], schema=REFUSALS, orient="row")
 
 
 def _csv_cells(path: Path, encoding: str | None) -> Iterator[list[str | None]]:
@@ -266,7 +277,32 @@ def _places(header: Iterable[str]) -> dict[str, int]:
     return places
 
 
-def _unusable(cells: list[str | None], width: int) -> tuple[str, str] | None:
+_Problem = tuple[str, str]
+"""Reason and remedy."""
+_NOBODY: _Problem = ("no patient id that can be read", "write the id as text, as the hospital writes it")
+_NOWHERE: _Problem = ("no site", "write the hospital that issued the patient id")
+
+
+def _given(cells: Sequence[str | None], places: Mapping[str, int]) -> dict[str, str]:
+    return {name: (cells[at] or "").strip() for name, at in places.items()}
+
+
+def _person(
+    given: Mapping[str, str], site: str | None, width: int | None
+) -> tuple[tuple[str, str], _Problem] | tuple[None, _Problem]:
+    """Site and patient id of a row, or what is wrong."""
+    # digits as a Japanese keyboard writes them (full width) are digits
+    identified = patient_number(unicodedata.normalize("NFKC", given.get("patient_id", "")), width=width)
+    place = given.get("site") or site
+    if identified is None:
+        return None, _NOBODY
+    if not place:
+        return None, _NOWHERE
+    return (place, identified), _NOBODY
+
+
+def _damage(cells: Sequence[str | None], width: int) -> _Problem | None:
+    """What is wrong with a row as a whole."""
     if len(cells) != width:
         return (
             "the row has more or fewer fields than the header",
@@ -277,7 +313,52 @@ def _unusable(cells: list[str | None], width: int) -> tuple[str, str] | None:
     return None
 
 
+def _person_of_damaged(
+    cells: Sequence[str | None], columns: int, places: Mapping[str, int], site: str | None, width: int | None
+) -> tuple[str, str] | None:
+    """Whom a damaged row concerns; None where that cannot be told.
+
+    Nobody knows which comma is too many or which field is missing: of all ways in which the row fits the header, that
+    counts by which most of its other fields can be read. Where two of these name different people, neither counts.
+    """
+    texts = [cell or "" for cell in cells]
+    if len(texts) == 1 and columns > 1:
+        texts = texts[0].replace('"', "").split(",")  # a line with an open quote, which came as one field
+    found: list[tuple[int, tuple[str, str]]] = []
+    for fitted in _fitted(texts, columns):
+        given = _given(fitted, places)
+        person, _ = _person(given, site, width)
+        if person is None or not _may_be_a_person(*person):
+            continue
+        doubt = _read_row(given)[-1]
+        found.append((0 if doubt is None else len(doubt.split("; ")), person))
+    least = min((doubts for doubts, _ in found), default=0)
+    people = {person for doubts, person in found if doubts == least}
+    return people.pop() if len(people) == 1 else None
+
+
+def _fitted(cells: list[str], columns: int) -> Iterator[list[str]]:
+    """All ways to leave out as many neighbouring fields as there are too many, or to add those that lack."""
+    over = len(cells) - columns
+    if over == 0:
+        yield cells
+    elif over > 0:
+        yield from (cells[:at] + cells[at + over :] for at in range(columns + 1))
+    else:
+        yield from (cells[:at] + [""] * -over + cells[at:] for at in range(len(cells) + 1))
+
+
+def _may_be_a_person(site: str, patient: str) -> bool:
+    """Whether two fields of a damaged row can be a hospital and an id: neither is damaged itself, neither is a day."""
+    if "\ufffd" in site or not patient.isascii() or not any(character.isdigit() for character in patient):
+        return False
+    return not any(parse_day(text) is not None and not text.isalnum() for text in (site, patient))
+
+
 _Cells = tuple[date | None, str | None, str | None, str | None, str | None, bool | None, str | None]
+_WIDEST = (None, None, None, None, None, None)
+"""received, scope, study, requester, case, requester_minor of a row of which these cannot be relied upon: a refusal by
+the patient, of everything, before every cut-off."""
 
 
 def _read_row(given: Mapping[str, str]) -> _Cells:
@@ -342,7 +423,7 @@ def standing_refusals(refusals: pl.DataFrame, protocol: Protocol, *, today: date
         judged.append(
             (row.get("row") or number, row["site"], row["patient_id"], row.get("received"), effect, reason, rule)
         )
-    return pl.DataFrame(judged, schema=STANDING, orient="row")
+    return sites_named(pl.DataFrame(judged, schema=STANDING, orient="row"), protocol)
 
 
 def requests_of_other_studies(refusals: pl.DataFrame, protocol: Protocol) -> list[int]:
@@ -402,6 +483,42 @@ def _not_entitled(row: Mapping[str, object], protocol: Protocol) -> str | None:
     return "requested by a relative outside the cases of the notice"
 
 
+# --- hospitals --------------------------------------------------------------------------------------------------------
+
+
+def plain(name: str) -> str:
+    """The name of a hospital without what does not matter: width, case and blanks."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def site_names(protocol: Protocol) -> Mapping[str, str]:
+    """Plain name -> id of the hospitals of a study; a name that two of them have is none."""
+    found: dict[str, set[str]] = {}
+    for one in protocol.cohort.sites:
+        for name in (*one.names, *((one.name.ja, one.name.en) if one.name is not None else ())):
+            found.setdefault(plain(name), set()).add(one.id)
+    names = {name: next(iter(ids)) for name, ids in found.items() if len(ids) == 1}
+    return names | {plain(one.id): one.id for one in protocol.cohort.sites}
+
+
+def sites_named(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
+    """A table whose ``site`` is the protocol's id of the hospital; of one that is not of the study its `plain` name."""
+    names = site_names(protocol)
+    known = {one: names.get(plain(one), plain(one)) for one in table["site"].drop_nulls().unique()}
+    return table.with_columns(pl.col("site").replace(known)) if known else table
+
+
+def _keyed(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
+    """A table with `_KEY`: the same for the same patient, however hospital and number are spelt."""
+    return table.with_columns(
+        _site=sites_named(table.select("site"), protocol)["site"],
+        _patient=pl.col("patient_id").str.normalize("NFKC").str.strip_chars(),
+    )
+
+
+_KEY = ["_site", "_patient"]
+
+
 # --- taking out -------------------------------------------------------------------------------------------------------
 
 _STRENGTH: Mapping[str, int] = {"remove": 0, "later_exports": 1, "hold": 2, "set_aside": 3}
@@ -419,7 +536,8 @@ def apply_refusals(
     """Take the people who refuse out of a table.
 
     Args:
-        table: has the columns site and patient_id; a patient is known by both together.
+        table: has the columns site and patient_id; a patient is known by both together, however the site is spelt
+            (`site_names`).
         refusals: columns of `REFUSALS`.
         today: the day that counts.
         stage: ``export``: also those who are only out of later exports.
@@ -436,7 +554,7 @@ def apply_refusals(
         reason=pl.lit("no patient or site: a refusal could not be seen"),
         number=pl.lit(protocol.number("refusal")),
     )
-    refused = with_at.join(out, on=["site", "patient_id"], how="inner", maintain_order="left")
+    refused = _keyed(with_at, protocol).join(out, on=_KEY, how="inner", maintain_order="left").drop(_KEY)
     excluded = pl.concat([refused, nobody]).sort("_at")
     kept = with_at.join(excluded.select("_at"), on="_at", how="anti", maintain_order="left").drop("_at")
     excluded = excluded.drop("_at")
@@ -446,19 +564,20 @@ def apply_refusals(
 def _people_out(
     standing: pl.DataFrame, protocol: Protocol, *, stage: Stage, persons: pl.DataFrame | None
 ) -> pl.DataFrame:
-    """site, patient_id, effect, reason, number of everyone who is out; the strongest effect of each."""
+    """`_KEY`, effect, reason, number of everyone who is out; the strongest effect of each."""
     effects = ["remove", "hold", "later_exports"] if stage == "export" else ["remove", "hold"]
-    out = standing.filter(pl.col("effect").is_in(effects)).select("site", "patient_id", "effect", "reason", "number")
+    asked = _keyed(standing.filter(pl.col("effect").is_in(effects)), protocol)
+    out = asked.select(*_KEY, "effect", "reason", "number")
     if persons is not None and protocol.optout.across_sites:
-        known = persons.select("site", "patient_id", "person").drop_nulls().unique()
+        known = _keyed(persons, protocol).select(*_KEY, "person").drop_nulls().unique()
         number = protocol.numbers.get("across_sites", protocol.number("refusal"))
         elsewhere = (
-            out.join(known, on=["site", "patient_id"], how="inner")
+            out.join(known, on=_KEY, how="inner")
             .join(known, on="person", how="inner", suffix="_there")
-            .filter((pl.col("site") != pl.col("site_there")) | (pl.col("patient_id") != pl.col("patient_id_there")))
+            .filter((pl.col("_site") != pl.col("_site_there")) | (pl.col("_patient") != pl.col("_patient_there")))
             .select(
-                site="site_there",
-                patient_id="patient_id_there",
+                _site="_site_there",
+                _patient="_patient_there",
                 effect="effect",
                 reason=pl.col("reason") + ", received at another hospital",
                 number=pl.lit(number),
@@ -468,7 +587,7 @@ def _people_out(
     return (
         out.with_columns(_strength=pl.col("effect").replace_strict(_STRENGTH, return_dtype=pl.Int8))
         .sort("_strength", "reason", maintain_order=True)
-        .unique(["site", "patient_id"], keep="first", maintain_order=True)
+        .unique(_KEY, keep="first", maintain_order=True)
         .drop("_strength")
     )
 

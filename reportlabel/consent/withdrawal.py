@@ -7,11 +7,16 @@
 The rows of the person are deleted from every table and from the rows that readers kept of the archive; then all that no
 newest version holds is deleted from the disk (`Workspace.vacuum`), so that no earlier version has the person either.
 Earlier versions of all tables are gone with it: what was pinned by its version must be exported again.
+
+Which exams, reports and records are to go is written down in the workspace before the first row is deleted, for it is
+read from rows that are deleted themselves. A withdrawal that is killed is finished by the next one, and by the next
+run, whoever is on the list then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -22,7 +27,8 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from reportlabel.consent.refusals import apply_refusals, shipped_with
-from reportlabel.errors import InputError
+from reportlabel.deidentify.private_file import write_private
+from reportlabel.errors import ConfigError, InputError
 from reportlabel.ingest.raw import RawStore
 from reportlabel.protocol import Protocol
 from reportlabel.schema import WORKSPACE
@@ -33,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Removed",
+    "loose_rows",
+    "people_there",
     "people_to_remove",
     "raw_stores",
     "read_shipped",
@@ -49,8 +57,11 @@ _PERSON = list(PEOPLE)
 class Removed:
     """What was removed, and what a search afterwards found.
 
+    What an earlier withdrawal had begun, and this one finished, is in it.
+
     Attributes:
-        people: how many of the people stood in the workspace.
+        people: how many of the people stood in the workspace or among the rows of the readers.
+        patients: their ids as they stood there.
         rows: table, removed, left: rows that were removed, and rows of these people or their exams that a search
             found afterwards. Tables that readers made are named ``raw/…``.
         exams: the ids of their exams, whose tasks must leave the review server.
@@ -59,6 +70,7 @@ class Removed:
     """
 
     people: int
+    patients: tuple[str, ...]
     rows: pl.DataFrame
     exams: tuple[str, ...]
     files: int
@@ -81,63 +93,148 @@ def people_to_remove(
         refusals: columns of `REFUSALS`; where the workspace holds codes, by code (`in_codes`).
         persons: as in `apply_refusals`.
     """
-    there = [workspace.read(name, columns=_PERSON) for name in ("exams", "records")]
-    there += [table for one in raw for table in _raw_people(one).values()]
-    known = pl.concat(there).drop_nulls().unique(maintain_order=True)
+    known = people_there(workspace, raw)
     out = apply_refusals(known, refusals, protocol, today=today, persons=persons).excluded
     return out.filter(pl.col("effect") == "remove").select(_PERSON).sort(_PERSON)
 
 
+def people_there(workspace: Workspace, raw: Sequence[RawStore]) -> pl.DataFrame:
+    """Everybody of whom a workspace or its readers hold a row: site, patient_id."""
+    there = [workspace.read(name, columns=_PERSON) for name in ("exams", "records")]
+    there += [table for one in raw for table in _raw_people(one).values()]
+    return pl.concat(there).drop_nulls().unique(maintain_order=True)
+
+
 def remove_people(
-    workspace: Workspace, raw: Sequence[RawStore], people: pl.DataFrame, *, held: bool = False
+    workspace: Workspace,
+    raw: Sequence[RawStore],
+    people: pl.DataFrame,
+    *,
+    held: bool = False,
+    exams_to: Path | None = None,
 ) -> Removed:
-    """Delete all rows of people, then all old versions, then look for them.
+    """Delete all rows of people, then all old versions, then look for them. First finish what an earlier one began.
 
     Args:
         raw: see `raw_stores`.
         people: site, patient_id, as they stand in the workspace. Nobody: nothing is deleted, and it is looked for
-            nothing.
+            nothing, but for what an earlier withdrawal left.
         held: the caller holds the lock of the workspace (`Workspace.alone`).
+        exams_to: a file for the ids of the exams that are gone, with the header exam_id.
 
     Raises:
         ConfigError: another program is at work in the workspace, or a file cannot be written.
     """
-    if people.is_empty():
-        return Removed(0, pl.DataFrame(schema=_ROWS), (), 0, 0)
     with nullcontext() if held else workspace.alone():
-        exams = _of(workspace.read("exams", columns=["exam_id", *_PERSON]), people)
-        records = _of(workspace.read("records", columns=["record_id", *_PERSON]), people)["record_id"].to_list()
-        exam_ids = exams["exam_id"].to_list()
-        reports = workspace.read("reports", columns=["report_id", "exam_id"])
-        keys = {
-            "exam_id": exam_ids,
-            "record_id": records,
-            "report_id": reports.filter(pl.col("exam_id").is_in(exam_ids))["report_id"].to_list(),
-        }
+        for one in raw:
+            one.drop_unfinished()
+        begun = _begun(workspace)
+        if people.is_empty() and begun is None:
+            _write_exams(exams_to, [])
+            return Removed(0, (), pl.DataFrame(schema=_ROWS), (), 0, 0)
+        todo = _to_do(workspace, people, begun)
+        write_private(workspace.folder / _BEGUN, json.dumps(todo).encode())
+        keys = {key: todo[key] for key in _KEYS}
+        everybody = pl.concat([people.select(_PERSON), _people_of(todo)]).unique(maintain_order=True)
         removed: dict[str, int] = {}
         for name, schema in WORKSPACE.items():
             by = [key for key in keys if key in schema and keys[key]]
             if by and workspace.exists(name):
                 removed[name] = sum(workspace.remove(name, key, keys[key]) for key in by)
-        before = [_counted(one, people) for one in raw]
+        before = [_counted(one, everybody) for one in raw]
         for one in raw:
-            one.remove_patients(people)
-        files = len(workspace.vacuum())
-        if sum(removed.values()) and not workspace.snapshots().is_empty():
+            one.remove_patients(everybody)
+        # before the old versions go, so that the last snapshot can be read at any moment
+        if (begun is not None or any(removed.values())) and not workspace.snapshots().is_empty():
             at = datetime.now(UTC)
             workspace.take_snapshot(f"withdrawal-{at:%Y%m%dT%H%M%S}Z", at.replace(tzinfo=None))
-        rows = [(name, count, _left(workspace, name, keys, people)) for name, count in removed.items()]
+        files = len(workspace.vacuum())
+        rows = [(name, count, _left(workspace, name, keys, everybody)) for name, count in removed.items()]
         for one, counts in zip(raw, before, strict=True):
-            after = _counted(one, people)
+            after = _counted(one, everybody)
             rows += [(f"raw/{name}", count - after.get(name, 0), after.get(name, 0)) for name, count in counts.items()]
+        _write_exams(exams_to, keys["exam_id"])
+        found = pl.DataFrame(rows, schema=_ROWS, orient="row")
+        if not found["left"].sum():
+            (workspace.folder / _BEGUN).unlink()
         return Removed(
-            people=people.height,
-            rows=pl.DataFrame(rows, schema=_ROWS, orient="row"),
-            exams=tuple(exam_ids),
+            people=everybody.height,
+            patients=tuple(everybody["patient_id"]),
+            rows=found,
+            exams=tuple(keys["exam_id"]),
             files=files,
-            paths=sum(_paths_with(one, people) for one in raw),
+            paths=sum(_paths_with(one, everybody) for one in raw),
         )
 
+
+def _write_exams(path: Path | None, exams: Sequence[str]) -> None:
+    if path is not None:
+        write_private(path, "".join(f"{exam}\n" for exam in ("exam_id", *exams)).encode())
+
+
+def loose_rows(workspace: Workspace) -> dict[str, int]:
+    """Table -> rows of exams that are not there, in tables that have some.
+
+    A run makes most tables anew with the exams; what readers answered stays, and may be of an exam that has left.
+    """
+    exams = workspace.read("exams", columns=["exam_id"])["exam_id"].implode()
+    loose = {}
+    for name, schema in WORKSPACE.items():
+        if name != "exams" and "exam_id" in schema and workspace.exists(name):
+            held = workspace.read(name, columns=["exam_id"])["exam_id"].drop_nulls()
+            loose[name] = int((~held.is_in(exams)).sum())
+    return {name: count for name, count in loose.items() if count}
+
+
+# --- what was begun ---------------------------------------------------------------------------------------------------
+
+_BEGUN = "withdrawal.json"
+"""In the workspace, from before the first row is deleted until none is found: what is to go, by the ids that stand in
+the workspace alone."""
+_KEYS = ("exam_id", "record_id", "report_id")
+
+
+def _begun(workspace: Workspace) -> dict[str, list[str]] | None:
+    """What a withdrawal that was killed had set out to delete."""
+    path = workspace.folder / _BEGUN
+    if not path.is_file():
+        return None
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return {name: [str(one) for one in said[name]] for name in (*_KEYS, *_PERSON)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read: it says what a withdrawal that was stopped has still to delete; restore it"
+        ) from error
+
+
+def _to_do(
+    workspace: Workspace, people: pl.DataFrame, begun: Mapping[str, Sequence[str]] | None
+) -> dict[str, list[str]]:
+    """The keys of the rows of these people, the people as the tables have them, and what was begun before."""
+    exams = _of(workspace.read("exams", columns=["exam_id", *_PERSON]), people)
+    records = _of(workspace.read("records", columns=["record_id", *_PERSON]), people)
+    reports = workspace.read("reports", columns=["report_id", "exam_id"])
+    who = pl.concat([exams.select(_PERSON), records.select(_PERSON)]).unique(maintain_order=True).sort(_PERSON)
+    if begun is not None:
+        who = pl.concat([who, _people_of(begun)]).unique(maintain_order=True)
+    before: Mapping[str, Sequence[str]] = begun or {}
+    exam_ids = sorted({*exams["exam_id"], *before.get("exam_id", ())})
+    of_exams = reports.filter(pl.col("exam_id").is_in(exam_ids))["report_id"]
+    return {
+        "exam_id": exam_ids,
+        "record_id": sorted({*records["record_id"], *before.get("record_id", ())}),
+        "report_id": sorted({*of_exams, *before.get("report_id", ())}),
+        "site": who["site"].to_list(),
+        "patient_id": who["patient_id"].to_list(),
+    }
+
+
+def _people_of(todo: Mapping[str, Sequence[str]]) -> pl.DataFrame:
+    return pl.DataFrame({name: list(todo[name]) for name in _PERSON}, schema=PEOPLE)
+
+
+# --- counting ---------------------------------------------------------------------------------------------------------
 
 _ROWS = pl.Schema({"table": pl.String, "removed": pl.Int64, "left": pl.Int64})
 
@@ -180,10 +277,16 @@ def raw_stores(workspace: Workspace, staging: Path | None = None) -> list[RawSto
 def _raw_people(raw: RawStore) -> dict[str, pl.DataFrame]:
     """Table -> site and patient_id of its rows on the disk, whether they count or not."""
     found: dict[str, list[pl.DataFrame]] = {}
-    for path in sorted((raw.folder / "rows").glob("*/*.parquet")):
-        scan = pl.scan_parquet(path)
-        if set(_PERSON) <= set(scan.collect_schema()):
-            found.setdefault(path.stem, []).append(scan.select(_PERSON).collect())
+    for path in (path for folder in raw.batches() for path in sorted(folder.glob("*.parquet"))):
+        try:
+            scan = pl.scan_parquet(path)
+            if set(_PERSON) <= set(scan.collect_schema()):
+                found.setdefault(path.stem, []).append(scan.select(_PERSON).collect())
+        except PolarsError as error:
+            raise InputError(
+                f"{path}: cannot be read ({type(error).__name__}), so nobody can say who is in it; restore it, or "
+                "delete its folder and run again"
+            ) from None
     return {name: pl.concat(tables) for name, tables in found.items()}
 
 

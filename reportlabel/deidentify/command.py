@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from reportlabel.consent.refusals import RefusalList
+    from reportlabel.consent.study_refusals import StudyRefusals
     from reportlabel.deidentify.dicom_folder import FolderResult
     from reportlabel.deidentify.dicom_policy import TagPolicy
     from reportlabel.deidentify.linkage import LinkageStore
@@ -140,7 +141,8 @@ def issue(
     loaded.gate("run", today=_today())
     source = key_source(key_file, key_env, passphrase_env, ask_passphrase)
     opened = open_store(store, source, study=loaded.id, workspace=workspace)
-    found = read_refusals(patients, site=site, patient_id_width=id_width)  # of a list of patients: site and id alone
+    # of a list of patients: site and id alone, and nobody gets a code for a row that cannot be read
+    found = read_refusals(patients, site=site, patient_id_width=id_width, keep_damaged=False)
     people = found.rows.select("site", "patient_id").unique(maintain_order=True)
     for one in people["site"].unique():
         _check_site(loaded, one)
@@ -207,29 +209,33 @@ def export_refused(
     persons: Persons = None,
     actor: Actor = None,
     workspace: WorkspaceApart = None,
+    id_width: IdWidth = None,
     key_file: KeyFileOption = None,
     key_env: KeyEnv = None,
     passphrase_env: PassphraseEnv = None,
     ask_passphrase: AskPassphrase = False,
 ) -> None:
     """Write the codes of the people who have refused, for places that hold codes only. No original id is written."""
-    from reportlabel.consent.refusals import apply_refusals, read_refusals
+    from reportlabel.consent.refusals import apply_refusals
+    from reportlabel.consent.study_refusals import refusals_of_study
     from reportlabel.deidentify.linkage import patients_of, refuse_overlap
     from reportlabel.deidentify.private_file import write_private
+    from reportlabel.govern import study_of
 
     loaded = _loaded(protocol)
     source = key_source(key_file, key_env, passphrase_env, ask_passphrase)
     refuse_overlap(store, [("output", out)])
     opened = open_store(store, source, study=loaded.id, workspace=workspace)
-    found = read_refusals(refusals, site=site)
+    study = None if workspace is None else study_of(workspace)
+    if id_width is None and study is not None:
+        id_width = study.id_width
+    asked = refusals_of_study(refusals, loaded, id_width=id_width, site=site, persons=read_persons(persons))
     patients = patients_of(opened.all_codes("patient", actor=actor or login(), purpose=purpose))
-    applied = apply_refusals(
-        patients, found.rows, loaded, today=_today(), stage="export", persons=read_persons(persons)
-    )
+    applied = apply_refusals(patients, asked.listed.rows, loaded, today=_today(), stage="export", persons=asked.persons)
     table = applied.excluded.select("patient_code", "effect", "number", "reason").sort("patient_code")
     write_private(out, table.write_csv().encode("utf-8"))
     say(f"{patients.height:,} patients = {applied.kept.height:,} in + {table.height:,} out, whose codes are in {out}")
-    raise typer.Exit(_tell_quarantine(found, "refusals"))
+    raise typer.Exit(_tell_refusals(asked, loaded, patients))
 
 
 @linkage_app.command()
@@ -423,7 +429,8 @@ def deidentify(
     ask_passphrase: AskPassphrase = False,
 ) -> None:
     """Write files of a study anew as its protocol says. Patients who refuse, or have no code, stay out."""
-    from reportlabel.consent.refusals import apply_refusals, read_refusals
+    from reportlabel.consent.refusals import apply_refusals
+    from reportlabel.consent.study_refusals import refusals_of_study
     from reportlabel.deidentify.dicom_folder import deidentify_folder, study_policy
     from reportlabel.deidentify.dicom_review import read_decisions
     from reportlabel.deidentify.dicom_scan import Canaries
@@ -442,12 +449,12 @@ def deidentify(
     opened = open_store(linkage, source, study=loaded.id, workspace=workspace, exports=(out, apart))
     refuse_overlap(linkage, [("archive", folder)])
     who = actor or login()
-    refused = read_refusals(refusals, site=site, patient_id_width=id_width)
+    asked = refusals_of_study(refusals, loaded, id_width=id_width, site=site, persons=read_persons(persons))
     people = patients_of(opened.all_codes("patient", actor=who, purpose=purpose))
     if people.filter(site=site).is_empty():
         raise InputError(f"{linkage} has no code of a patient of {site}; run `reportlabel linkage issue` first")
     today = _today()
-    applied = apply_refusals(people, refused.rows, loaded, today=today, stage="export", persons=read_persons(persons))
+    applied = apply_refusals(people, asked.listed.rows, loaded, today=today, stage="export", persons=asked.persons)
     keys = _keys(opened, loaded, applied.kept.filter(site=site), policy, profile)
     done = deidentify_folder(
         folder,
@@ -482,7 +489,7 @@ def deidentify(
     if len(done.review):
         say(f"{len(done.review):,} rows to decide on: {apart / 'review.csv'} (stays in the hospital)")
     say(f"{applied.excluded.height:,} patients with a code are out by refusals; record: {apart}")
-    quarantined = _tell_quarantine(refused, "refusals")
+    quarantined = _tell_refusals(asked, loaded, people)
     raise typer.Exit(int(ExitCode.QUARANTINED) if done.quarantined else quarantined)
 
 
@@ -680,6 +687,17 @@ def _refuse_empty(folder: Path) -> None:
 
 def _within(inner: Path, outer: Path) -> bool:
     return inner.resolve().is_relative_to(outer.resolve())
+
+
+def _tell_refusals(asked: StudyRefusals, protocol: Protocol, patients: pl.DataFrame) -> int:
+    """Name the rows of the list that may have missed somebody; the exit code."""
+    from reportlabel.consent.study_refusals import missed
+
+    nobody = missed(asked.listed.rows, protocol, patients, persons=asked.persons)
+    for line in nobody.told():
+        say(f"refusals: {line}")
+    code = _tell_quarantine(asked.listed, "refusals")
+    return int(ExitCode.QUARANTINED) if nobody.zeros else code
 
 
 def _tell_quarantine(found: RefusalList, what: str) -> int:

@@ -227,6 +227,7 @@ def _show_handed(handed: Handed, number: int, console: Console) -> None:
         told.append(f"{handed.refused:,} exams left out: refused since the last run")
     if handed.set_aside:
         told.append(f"{handed.set_aside:,} rows of the list of refusals name nobody: mend them")
+    told += [f"list of refusals: {line}" for line in handed.missed.told(option="patient_id_width of archive.yaml")]
     console.print("; ".join(told), highlight=False, soft_wrap=True)
 
 
@@ -242,7 +243,8 @@ def _show(exported: Exported, number: int, console: Console) -> None:
     if exported.labels_of_other_sets:
         told.append(f"{exported.labels_of_other_sets:,} of other label sets not asked for")
     if exported.exams_without_label:
-        told.append(f"{exported.exams_without_label:,} exams that no exported label set fits")
+        why = "no final report, or no exported label set fits"
+        told.append(f"{exported.exams_without_label:,} exams without these labels ({why})")
     if exported.exams_without_image is not None:
         told.append(f"{exported.exams_without_image:,} exams without an image")
         told.append(f"{exported.images_of_no_exam or 0:,} images of no exam")

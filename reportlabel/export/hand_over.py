@@ -19,7 +19,8 @@ from typing import Any
 
 import polars as pl
 
-from reportlabel.consent.refusals import apply_refusals, in_codes, read_refusals
+from reportlabel.consent.refusals import apply_refusals
+from reportlabel.consent.study_refusals import Missed, by_codes, missed, refusals_of_study
 from reportlabel.deidentify.linkage import KeySource, LinkageStore, patients_of, random_codes
 from reportlabel.errors import ConfigError, RefusedError
 from reportlabel.export.deliverable import Sources, StudyTables, write_deliverable
@@ -28,7 +29,7 @@ from reportlabel.export.manifest import MANIFEST
 from reportlabel.export.options import ExportOptions
 from reportlabel.export.seal import SEALED, recipient_key, seal, unsealed_folder
 from reportlabel.export.study_folder import about
-from reportlabel.govern import IMAGES, SHIPPED, StudyOfWorkspace, read_table_of_store, widened
+from reportlabel.govern import IMAGES, SHIPPED, StudyOfWorkspace, check_store, read_table_of_store
 from reportlabel.protocol import Permission, Profile, Protocol
 from reportlabel.report.quality_numbers import RunTables
 from reportlabel.rulebook.models import LabelSet
@@ -69,6 +70,7 @@ class Handed:
         refused: exams that were left out because somebody has refused since the last run.
         set_aside: rows of the list of refusals that name nobody.
         inside: tables that stay in the hospital, by name (`reportlabel.export.deliverable.HandedOver`).
+        missed: requests of hospitals that the study does not know, and that lack zeros in front of the id.
     """
 
     place: Path
@@ -80,6 +82,7 @@ class Handed:
     exported: Exported | None
     counts: Mapping[str, int]
     inside: Mapping[str, pl.DataFrame]
+    missed: Missed
 
 
 def deliverable_of(protocol: Protocol, name: str | None, *, labels: bool) -> str:
@@ -149,8 +152,9 @@ def hand_over(
     store = LinkageStore.open(
         study.linkage, key_source=request.key, study=study.study, workspace=workspace.folder, exports=[out]
     )
-    gone, set_aside = _refused(store, request, study, protocol, today)
-    tables = _without(StudyTables.of(workspace, versions), gone)
+    check_store(study, store)
+    out_now = _refused(store, request, study, protocol, today)
+    tables = _without(StudyTables.of(workspace, versions), out_now.codes)
     refused = workspace.read("exams", version=versions["exams"], columns=["exam_id"]).height - tables.exams.height
     try:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -192,25 +196,42 @@ def hand_over(
         _remember(store, bundle, permission, patients, request, today)
         if sealed_to is not None:
             seal(folder, place, sealed_to)
-    return Handed(place, bundle, permission, len(patients), refused, set_aside, exported, counts, inside)
+    return Handed(
+        place=place,
+        bundle=bundle,
+        permission=permission,
+        patients=len(patients),
+        refused=refused,
+        set_aside=out_now.set_aside,
+        exported=exported,
+        counts=counts,
+        inside=inside,
+        missed=out_now.missed,
+    )
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _OutNow:
+    """The codes of everyone who is out of what is handed over from now on; the rest as in `Handed`."""
+
+    codes: list[str]
+    set_aside: int
+    missed: Missed
+
+
 def _refused(
     store: LinkageStore, request: Request, study: StudyOfWorkspace, protocol: Protocol, today: date
-) -> tuple[list[str], int]:
-    """The codes of everyone who is out of what is handed over from now on, and rows of the list that name nobody."""
+) -> _OutNow:
     codes = patients_of(store.all_codes("patient", actor=request.actor, purpose=request.purpose))
-    found = read_refusals(request.refusals, patient_id_width=study.id_width)
-    # by their own ids too: a request at a hospital where the person has no code counts through the table of persons
-    rows = pl.concat([found.rows, in_codes(found.rows, codes)])
-    persons = None if request.persons is None else widened(request.persons, study.id_width)
-    same = None if persons is None else pl.concat([persons, in_codes(persons, codes)])
+    asked = refusals_of_study(request.refusals, protocol, id_width=study.id_width, persons=request.persons)
+    rows, same = by_codes(asked.listed.rows, asked.persons, codes)
     people = codes.select("site", patient_id="patient_code")
     out = apply_refusals(people, rows, protocol, today=today, stage="export", persons=same).excluded
-    return out["patient_id"].to_list(), found.quarantine.height
+    nobody = missed(asked.listed.rows, protocol, codes, persons=asked.persons)
+    return _OutNow(out["patient_id"].to_list(), asked.listed.quarantine.height, nobody)
 
 
 def _without(tables: StudyTables, patients: Sequence[str]) -> StudyTables:

@@ -40,7 +40,7 @@ class Exported:
 
     Attributes:
         labels_of_other_sets: rows of the labels table whose label set was not asked for.
-        exams_without_label: exams of the workspace to which no exported label set applies.
+        exams_without_label: exams of the workspace without a final report, or to which no exported label set applies.
         exams_without_image, images_of_no_exam: None where no images table was given.
         empty_label_sets: those asked for that fit no exam.
         features: rows of ``features.parquet``; None where it was not asked for.

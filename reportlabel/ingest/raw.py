@@ -30,6 +30,7 @@ from deltalake import DeltaTable, write_deltalake
 from reportlabel.ingest.archive import Archive, reader_of
 from reportlabel.ingest.rows import ExamRow, PatientRow, Quarantined, RecordRow, ReportRow, Row, Source
 from reportlabel.rulebook.load import rules_folder
+from reportlabel.store import scan_delta
 
 ROW_TABLES: dict[str, type] = {
     "patients": PatientRow,
@@ -134,9 +135,10 @@ class RawStore:
         """The files that count, one row each."""
         if not DeltaTable.is_deltatable(str(self._files)):
             return pl.DataFrame(schema=FILES)
-        rows = pl.DataFrame(pl.from_arrow(DeltaTable(self._files).to_pyarrow_table()))
         return (
-            rows.sort("sequence")
+            scan_delta(self._files, pl.Schema([*FILES.items(), ("sequence", pl.Int64())]))
+            .collect()
+            .sort("sequence")
             .unique(["archive", "path"], keep="last", maintain_order=True)
             .filter(pl.col("reading") != "")
             .select(FILES.names())
@@ -162,25 +164,45 @@ class RawStore:
 
     def clean(self) -> None:
         """Remove from the disk the rows of files that do not count: what a killed run left, and what was replaced."""
-        if not self._rows.is_dir():
-            return
+        self.drop_unfinished()
         counting = set(self.files()["reading"])
-        for folder in sorted(self._rows.iterdir()):
+        for folder in self.batches():
             held = set(_readings(folder))
-            if folder.name.startswith(".") or not counting & held:
+            if not counting & held:
                 shutil.rmtree(folder)
             elif held - counting:
                 _keep_readings(folder, sorted(held & counting))
 
+    def batches(self) -> list[Path]:
+        """The folders of rows that were written to their end, whether they count or not."""
+        if not self._rows.is_dir():
+            return []
+        return sorted(one for one in self._rows.iterdir() if one.is_dir() and not one.name.startswith("."))
+
+    def drop_unfinished(self) -> None:
+        """Remove from the disk what was being written when a program was killed: half batches, files not yet renamed.
+
+        Nobody else may be at work in the folder.
+        """
+        if not self._rows.is_dir():
+            return
+        for left in sorted(self._rows.glob(".*")):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        for folder in self.batches():
+            for path in sorted(folder.glob("*.new")):
+                path.unlink()
+
     def remove_patients(self, people: pl.DataFrame) -> int:
         """Remove from the disk all rows of these patients (site, patient_id); returns how many there were.
 
-        Their files still count: what is removed is not read again while the file stays as it is.
+        Their files still count: what is removed is not read again while the file stays as it is. Nobody else may be at
+        work in the folder.
         """
-        if people.is_empty() or not self._rows.is_dir():
+        if people.is_empty():
             return 0
+        self.drop_unfinished()
         removed = 0
-        for folder in sorted(self._rows.iterdir()):
+        for folder in self.batches():
             for table in (name for name in ROW_TABLES if name != "quarantine"):
                 path = folder / f"{table}.parquet"
                 if not path.is_file():
@@ -215,7 +237,7 @@ class RawStore:
     def rows(self, table: str, *, part: int | None = None) -> pl.DataFrame:
         """The rows of a table that count, in the order of archive, path and place in the file."""
         schema = row_schema(table)
-        paths = sorted(self._rows.glob(f"*/{table}.parquet")) if self._rows.is_dir() else []
+        paths = self._paths(table)
         if not paths:
             return pl.DataFrame(schema=schema)
         files = self.files().sort("archive", "path").with_row_index("file_order").select("reading", "file_order")
@@ -235,16 +257,29 @@ class RawStore:
         scans = [
             pl.scan_parquet(paths).select("part", "reading").unique()
             for table in ROW_TABLES
-            if table != "quarantine" and (paths := sorted(self._rows.glob(f"*/{table}.parquet")))
+            if table != "quarantine" and (paths := self._paths(table))
         ]
         if not scans:
             return {}
         pairs = pl.concat(scans).unique().join(counting, on="reading", how="semi").sort("part", "reading").collect()
         return {int(part): rows["reading"].to_list() for (part,), rows in pairs.group_by("part", maintain_order=True)}
 
+    def removed(self) -> int:
+        """How many rows of the files that count are no longer there, because the people they are of were removed."""
+        scans = [
+            pl.scan_parquet(paths).select("reading")
+            for table in ROW_TABLES
+            if table != "quarantine" and (paths := self._paths(table))
+        ]
+        files = self.files()
+        if not scans:
+            return int(files["rows"].sum())
+        there = pl.concat(scans).join(files.lazy().select("reading"), on="reading", how="semi")
+        return int(files["rows"].sum()) - int(there.select(pl.len()).collect().item())
+
     def shared_uids(self) -> list[str]:
         """StudyInstanceUIDs that stand with more than one patient."""
-        paths = sorted(self._rows.glob("*/exams.parquet")) if self._rows.is_dir() else []
+        paths = self._paths("exams")
         if not paths:
             return []
         return (
@@ -266,6 +301,9 @@ class RawStore:
         files = self.files()
         shown = [LONG_NUMBER.sub("…", path) for path in files["path"]]
         return files.select("reading").with_columns(pl.Series("path", shown, dtype=pl.String))
+
+    def _paths(self, table: str) -> list[Path]:
+        return [path for folder in self.batches() if (path := folder / f"{table}.parquet").is_file()]
 
     @property
     def _files(self) -> Path:

@@ -136,6 +136,7 @@ def _show_study(withdrawn: Withdrawn, governance: Governance, workspace: Path, c
         told.append(f"{withdrawn.set_aside:,} rows of the list of refusals name nobody: mend them")
     if withdrawn.doubtful:
         told.append(f"{withdrawn.doubtful:,} rows of it are doubtful and count: `reportlabel consent check`")
+    told += [f"list of refusals: {line}" for line in withdrawn.missed.told(option="patient_id_width of archive.yaml")]
     if not withdrawn.shipped.is_empty():
         bundles = withdrawn.shipped["bundle"].unique(maintain_order=True)
         told.append(f"{len(bundles):,} bundles hold somebody who has refused: {', '.join(bundles)}")

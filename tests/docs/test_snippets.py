@@ -127,6 +127,8 @@ def run_block(block: Block, folder: Path, *, where: str) -> str:
         timeout=240,
     )
     wanted = int(block.mark("exit code") or 0)
+    # a block may end with an error that the reader is told of, never with one of its own: it would hide what is shown
+    assert "Traceback (most recent call last)" not in done.stderr or not wanted, f"{where}: {done.stderr[-3000:]}"
     assert done.returncode == wanted, f"{where}: exit code {done.returncode}, not {wanted}\n{done.stderr[-3000:]}"
     if block.language == "python":
         said = re.findall(r"^# Out: ?(.*)$", block.text, re.MULTILINE)
@@ -180,6 +182,7 @@ def test_the_snippets_of(document: Path, tmp_path: Path) -> None:
         ("```bash\nreportlabel no-such-command\n```\n", "exit code 2"),
         ("```bash\nfalse | true\n```\n", "exit code 1"),
         ("<!-- exit code: 1 -->\n```bash\ntrue\n```\n", "exit code 0, not 1"),
+        ("<!-- exit code: 1 -->\n```bash\npython -c '1 / 0'\n```\n", "ZeroDivisionError"),
         ("```python\nraise SystemExit('broken')\n```\n", "broken"),
         ("<!-- not run: -->\n```bash\ntrue\n```\n", "say why"),
         ("```\nreportlabel label\n```\n", "says what it is"),

@@ -506,6 +506,9 @@ def test_K3_J11_B18_S6_T9_who_refused_is_in_no_study(world: World) -> None:
     asked = pl.read_csv(world.folder / "refusals.csv", infer_schema=False).filter(scope="all_research")
     for study in STUDIES:
         assert world.patients(study).join(asked, on=["site", "patient_id"], how="semi").is_empty()
+        counts = open_workspace(world.workspace(study)).read("attrition").filter(stage="read", outcome="excluded")
+        assert counts["reason"].str.contains(r"people who have refused, deleted \([KJBST]\d+\)$").all()
+        assert counts["rows"].sum() > 0
 
 
 def test_X3_rows_in_are_rows_out_and_excluded(world: World) -> None:

@@ -286,6 +286,29 @@ def test_X3_rows_in_are_rows_out_and_excluded(under: Governance, tmp_path: Path)
     assert done.assembled.quarantine.height == 1
 
 
+def test_K3_the_list_counts_however_the_hospital_is_spelt_and_what_fits_nobody_is_told(
+    under: Governance, tmp_path: Path
+) -> None:
+    (tmp_path / "archive").mkdir()
+    described = tmp_path / "archive" / "archive.yaml"
+    described.write_text("options: {patient_id_width: 8}\nsources:\n  - {path: ., format: ris_csv, site: aoba}\n")
+    refused(tmp_path, " AOBA,1234,2025-01-01,all_research,,patient", "aobe,5678,2025-01-01,all_research,,patient")
+    (tmp_path / "persons.csv").write_text("site,patient_id,person\nＡＯＢＡ,1234,p\nSato,1234,p\n", encoding="utf-8")
+    found = read_governance(
+        str(under.protocol.path), archive=described, workspace=tmp_path / "workspace", linkage=under.linkage,
+        key=under.key, actor="a", purpose="p", refusals=tmp_path / "refusals.csv", persons=tmp_path / "persons.csv",
+        staging=under.staging, today=DAY,
+    )  # fmt: skip
+    people = people_out(found).select("site", "patient_id").rows()
+    assert people[0] == ("aoba", "00001234"), "as the tables write it: the part of the person is made anew"
+    assert people[1:] == [("aobe", "00005678"), ("sato", "00001234")]
+    done, store = made(found)
+    assert set(done.assembled.exams["site"]) == {"aoba"}
+    assert done.assembled.exams.height == 3
+    gone = withdraw(workspace(tmp_path / "workspace"), RawStore(under.staging, 2), found, store)
+    assert gone.missed.elsewhere.rows() == [("aobe", [2])]
+
+
 def test_a_part_without_anybody_is_empty(under: Governance) -> None:
     tables = assembled(modality_class="OT")
     done, store = made(under, tables)
@@ -357,7 +380,8 @@ def test_a_workspace_belongs_to_one_study(under: Governance, protocols: Path, tm
     own = workspace(tmp_path / "workspace")
     claim(own, None)
     assert study_of(own.folder) is None
-    claim(own, under)
+    store = open_store(under, own.folder)
+    claim(own, under, store)
     study = study_of(own.folder)
     assert study is not None
     assert (study.study, study.linkage, study.staging, study.id_width) == (
@@ -365,13 +389,35 @@ def test_a_workspace_belongs_to_one_study(under: Governance, protocols: Path, tm
     )  # fmt: skip
     assert study.load() == under.protocol
     with pytest.raises(ConfigError, match="belongs to the study our_keio_2017_0018; each study"):
-        claim(own, replace(under, protocol=protocol("jmid", protocols)))
+        claim(own, replace(under, protocol=protocol("jmid", protocols)), store)
     with pytest.raises(ConfigError, match="give its protocol"):
         claim(own, None)
     plain = workspace(tmp_path / "plain")
     plain.replace_part("exams", 0, pl.DataFrame(schema=EXAMS))
     with pytest.raises(ConfigError, match="without a study protocol"):
-        claim(plain, under)
+        claim(plain, under, store)
+
+
+def test_a_workspace_keeps_the_store_that_it_was_made_with(under: Governance, tmp_path: Path) -> None:
+    """Another one knows none of its codes: who has refused would not be found by them."""
+    own = workspace(tmp_path / "workspace")
+    claim(own, under, open_store(under, own.folder))
+    mistyped = replace(under, linkage=tmp_path / "another" / "linkgae")
+    with pytest.raises(ConfigError, match="holds no linkage store"):
+        open_store(mistyped, own.folder)
+    assert not mistyped.linkage.exists()
+    another = open_store(mistyped, tmp_path / "other_workspace")
+    with pytest.raises(ConfigError, match="not the linkage store that this workspace was made with"):
+        open_store(mistyped, own.folder)
+    with pytest.raises(ConfigError, match="not the linkage store"):
+        claim(own, mistyped, another)
+    study = study_of(own.folder)
+    assert study is not None and study.linkage == under.linkage
+    moved = replace(under, linkage=tmp_path / "moved")
+    under.linkage.rename(moved.linkage)
+    claim(own, moved, open_store(moved, own.folder))
+    study = study_of(own.folder)
+    assert study is not None and study.linkage == moved.linkage
 
 
 def test_a_protocol_that_has_changed_is_not_followed(under: Governance, tmp_path: Path) -> None:
@@ -379,7 +425,7 @@ def test_a_protocol_that_has_changed_is_not_followed(under: Governance, tmp_path
     path.write_text(under.protocol.path.read_text().replace("id: our_keio_2017_0018", "id: changing"))
     changing = replace(under, protocol=load_protocol(str(path)))
     own = workspace(tmp_path / "workspace")
-    claim(own, changing)
+    claim(own, changing, open_store(changing, own.folder))
     path.write_text(path.read_text() + "deid: {k: 7}\n")
     study = study_of(own.folder)
     assert study is not None

@@ -58,6 +58,53 @@ def test_what_was_removed_is_on_the_disk_no_more(workspace: Workspace) -> None:
     assert b"CANARY-7241" not in everything(workspace.folder)
 
 
+def test_what_a_killed_writer_left_is_on_the_disk_no_more(workspace: Workspace) -> None:
+    """Written and never committed: no version has the file."""
+    workspace.replace("labels", rows(("b", "absent")))
+    workspace.replace_part("notes", 0, pl.DataFrame({"n": [1]}, schema=SCHEMAS["notes"]))
+    workspace.replace_part("notes", 1, pl.DataFrame({"n": [2]}, schema=SCHEMAS["notes"]))
+    for name, place in (("labels", "."), ("notes", "part=1")):
+        whole = next((workspace.folder / name / place).glob("*.parquet"))
+        (whole.parent / "part-00000-0123-c000.snappy.parquet").write_bytes(b"CANARY-7241" + whole.read_bytes())
+    workspace.vacuum()
+    assert b"CANARY-7241" not in everything(workspace.folder)
+    workspace.vacuum()
+    assert workspace.read("labels").equals(rows(("b", "absent")))
+    assert sorted(workspace.read("notes")["n"]) == [1, 2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_files_go_only_while_nobody_writes(workspace: Workspace) -> None:
+    """A file that is written and not yet committed looks like one that was left."""
+    workspace.replace("labels", rows(("b", "absent")))
+    script = textwrap.dedent(
+        f"""
+        import sys, time
+        from pathlib import Path
+        import polars as pl
+        from reportlabel import store
+        schemas = {{"labels": pl.Schema({{"exam_id": pl.String, "value": pl.String}})}}
+        workspace = store.Workspace.open(Path({str(workspace.folder)!r}), schemas)
+        write = store.write_deltalake
+        def slowly(path, *a, **k):
+            (Path(path) / "not-yet-committed.parquet").write_bytes(b"x")
+            print("writing", flush=True)
+            time.sleep(1)
+            assert (Path(path) / "not-yet-committed.parquet").exists()
+            write(path, *a, **k)
+        store.write_deltalake = slowly
+        workspace.append("labels", pl.DataFrame([("a", "x")], schema=schemas["labels"], orient="row"))
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline()
+        removed = workspace.vacuum()
+        assert child.wait() == 0
+    assert "not-yet-committed.parquet" in " ".join(removed)
+    assert workspace.read("labels").height == 2
+
+
 def everything(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
@@ -134,3 +181,16 @@ def test_a_snapshot_names_the_versions_of_all_tables(workspace: Workspace) -> No
 def test_a_workspace_keeps_its_number_of_parts(tmp_path: Path) -> None:
     Workspace.open(tmp_path / "w", SCHEMAS, create=True, parts=3)
     assert Workspace.open(tmp_path / "w", SCHEMAS, create=True, parts=9).parts == 3
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    """Delta escapes the name of a folder where it lists files."""
+    own = Workspace.open(tmp_path / "研究 100% #1", SCHEMAS, create=True, parts=2)
+    name = next(iter(SCHEMAS))
+    table = pl.DataFrame({column: [None] for column in SCHEMAS[name]}, schema=SCHEMAS[name])
+    own.replace_part(name, 0, table)
+    own.replace_part(name, 1, pl.concat([table, table]))
+    assert own.read(name).height == 3
+    assert own.read(name, part=1).height == 2
+    assert own.scan(name).collect().height == 3
+    assert own.read(name, version=0).height == 1

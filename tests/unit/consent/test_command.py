@@ -17,11 +17,13 @@ from reportlabel.consent.refusals import read_refusals
 from reportlabel.consent.register import COLUMNS, add_requests
 from reportlabel.consent.withdrawal import people_to_remove, raw_stores, read_shipped, remove_people
 from reportlabel.deidentify.linkage import KeyFile, LinkageStore, make_key_file, patient_key
+from reportlabel.deidentify.options import KEY_VARIABLE
 from reportlabel.errors import ConfigError, InputError, ReportLabelError
 from reportlabel.protocol import load_protocol
 from reportlabel.run import open_workspace
 from reportlabel.schema import WORKSPACE
 from reportlabel.store import Workspace
+from tests.unit.export.study_workspace import DAY, PATIENTS, World
 
 TODAY = date(2024, 4, 1)
 SITE = "gunma"
@@ -131,8 +133,8 @@ def test_nothing_in_a_register_is_changed(tmp_path: Path) -> None:
     add(register, BEN)
     assert register.read_bytes().startswith(spoilt + b"\n")
     found = read_refusals(register)
-    assert found.rows["patient_id"].to_list() == [ANNA, BEN]
-    assert found.quarantine.height == 2
+    assert found.rows["patient_id"].to_list() == [ANNA, "70000009", BEN], "a refusal that was cut off counts"
+    assert found.quarantine.height == 1
 
 
 def test_a_list_of_another_form_is_no_register(tmp_path: Path) -> None:
@@ -320,6 +322,124 @@ def test_K16_a_workspace_of_codes_and_the_bundles_that_hold_the_person(tmp_path:
     assert workspace.read("exams")["patient_id"].to_list() == [ben]
     assert store.counts()["patient"] == 1
     assert store.problems() == []
+
+
+# --- a workspace of a study, and ids as spreadsheets leave them
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(command, "_today", lambda: DAY)
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    return World(tmp_path)
+
+
+def withdrawn(world: World, *options: object) -> Result:
+    protocol = world.folder / "our_jmid.yaml"
+    return invoke(
+        "withdraw", world.folder / "refusals.csv", "--workspace", world.workspace.folder, "--protocol", protocol,
+        "--actor", "office", *options,
+    )  # fmt: skip
+
+
+def test_K16_a_workspace_of_a_study_knows_its_store_staging_and_ids(world: World) -> None:
+    code = world.codes["code"][7]
+    batch = world.under.staging / "rows" / "abc"
+    batch.mkdir(parents=True)
+    raw = pl.DataFrame({"site": ["aoba"], "patient_id": [world.id_of[code]]})
+    raw.write_parquet(batch / "exams.parquet")
+    world.refuse(world.id_of[code])  # without zeros in front
+    done = withdrawn(world, "--key-file", world.folder / "keys" / "study.key")
+    assert done.exit_code == 0
+    assert "2 people, 1 exams" in done.output
+    assert code not in world.workspace.read("exams")["patient_id"].to_list()
+    assert world.workspace.read("exams").height == PATIENTS - 1
+    assert pl.read_parquet(batch / "exams.parquet").is_empty()
+    with pytest.raises(ConfigError, match="--id-width 7: ids of our_jmid have 8 digits"):
+        withdrawn(world, "--key-file", world.folder / "keys" / "study.key", "--id-width", 7)
+
+
+def test_K16_without_the_key_of_a_study_nobody_is_withdrawn_and_it_is_said(world: World) -> None:
+    world.refuse(world.id_of[world.codes["code"][7]])
+    with pytest.raises(ConfigError, match="holds codes, and without the linkage store nobody can be found"):
+        withdrawn(world)
+    with pytest.raises(ConfigError, match="belongs to the study our_jmid, not to gunma_bone_scan"):
+        invoke("withdraw", world.folder / "refusals.csv", "--workspace", world.workspace.folder, "--protocol", STUDY)
+    assert world.workspace.read("exams").height == PATIENTS
+
+
+def test_J11_persons_are_brought_to_the_ids_of_the_study_too(world: World) -> None:
+    code = world.codes["code"][3]
+    (world.folder / "refusals.csv").write_text("site,patient_id,scope,requester\nfar,9,all,patient\n")
+    persons = world.folder / "persons.csv"
+    persons.write_text(f"site,patient_id,person\n Aoba,{world.id_of[code].lstrip('0')},p\nFar,9,p\n")
+    done = withdrawn(world, "--key-file", world.folder / "keys" / "study.key", "--persons", persons)
+    assert "1 people, 1 exams" in done.output
+    assert code not in world.workspace.read("exams")["patient_id"].to_list()
+    assert "site is not of this study" not in done.output, "the table of persons knows it"
+
+
+def test_ids_of_a_workspace_without_a_study_have_a_width_too(tmp_path: Path) -> None:
+    short = "0000001"
+    workspace = workspace_of(tmp_path / "ws", [(SITE, f"0{short}"), (SITE, BEN)])
+    register = tmp_path / "list.csv"
+    register.write_text(f"site,patient_id,scope,requester\n{SITE},1,all,patient\nfar,1,all,patient\n")
+    common = ("withdraw", register, "--workspace", tmp_path / "ws", "--protocol", STUDY)
+    missed = invoke(*common)
+    assert missed.exit_code == 1
+    assert "1 requests name nobody, but for zeros in front of the id: row 1" in missed.output
+    assert "--id-width" in missed.output
+    assert workspace.read("exams").height == 2
+    done = invoke(*common, "--id-width", 8)
+    assert done.exit_code == 0
+    assert "1 people, 1 exams" in done.output
+    assert workspace.read("exams")["patient_id"].to_list() == [BEN]
+
+
+def test_a_hospital_that_nobody_knows_is_told(tmp_path: Path) -> None:
+    workspace_of(tmp_path / "ws", [(SITE, ANNA), ("Minato", BEN)])
+    register = tmp_path / "list.csv"
+    register.write_text(
+        f"site,patient_id,scope,study,requester\n群馬大学医学部附属病院,{ANNA},all,,patient\n"
+        f"gumma,{BEN},all,,patient\nminato,{BEN},all,,patient\ngumma,{CLEO},all,,patient\n"
+        f"elsewhere,{CLEO},study,another,patient\n12345678,{CLEO},all,,patient\n"
+    )
+    told = "3 requests count nowhere, site is not of this study: 'gumma': rows 2, 4; '…': row 6"
+    done = invoke("withdraw", register, "--workspace", tmp_path / "ws", "--protocol", STUDY)
+    assert told in done.output
+    assert "2 people, 2 exams" in done.output
+    assert "elsewhere" not in done.output, "a request that does not concern the study"
+    here = "4 requests count nowhere, site is not of this study: 'gumma': rows 2, 4; 'minato': row 3; '…': row 6"
+    for name in ("list", "check"):
+        assert here in invoke(name, register, "--protocol", STUDY).output
+
+
+def test_K16_a_killed_withdrawal_tells_the_exams_when_it_is_finished(tmp_path: Path) -> None:
+    workspace = workspace_of(tmp_path / "ws", [(SITE, ANNA), (SITE, BEN)])
+    register = tmp_path / "register.csv"
+    add(register, ANNA)
+    common = ("withdraw", register, "--workspace", tmp_path / "ws", "--protocol", STUDY)
+    with pytest.MonkeyPatch.context() as patched:
+
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr(Workspace, "vacuum", killed)
+        CliRunner().invoke(command.consent_app, [str(one) for one in common])
+    assert workspace.read("exams").height == 1
+    done = invoke(*common, "--exams-to", tmp_path / "gone.csv")
+    assert (tmp_path / "gone.csv").read_text() == "exam_id\ne0\n"
+    assert "1 people, 1 exams" in done.output
+    assert ANNA.encode() not in bytes_of(tmp_path / "ws")
+
+
+def test_a_reading_of_an_exam_that_is_not_there_is_told(tmp_path: Path) -> None:
+    workspace = workspace_of(tmp_path / "ws", [(SITE, ANNA), (SITE, BEN)])
+    workspace.remove("exams", "exam_id", ["e1"])
+    register = tmp_path / "register.csv"
+    add(register, ANNA)
+    done = invoke("withdraw", register, "--workspace", tmp_path / "ws", "--protocol", STUDY)
+    assert "1 rows of readings are of exams that are not there" in done.output
 
 
 def test_a_list_of_hand_overs_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ def test_T11_only_the_custodian_asks(world: World, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigError, match="custodian"):
         holdings(world.workspace, world.store, site="aoba", patient_id="00000007", **{**ASKED, "custodian": "me"})
 
-    def asked(custodian: str, typed: str = "7") -> Any:
+    def asked(custodian: str, typed: str = "7", site: str = "aoba") -> Any:
         arguments = [
-            "holdings", str(world.workspace.folder), "--site=aoba", f"--custodian={custodian}", "--purpose=request",
+            "holdings", str(world.workspace.folder), f"--site={site}", f"--custodian={custodian}", "--purpose=request",
             "--actor=office", f"--key-file={world.folder / 'keys' / 'study.key'}",
         ]  # fmt: skip
         return CliRunner().invoke(command.consent_app, arguments, input=f"{typed}\n")
@@ -57,3 +57,7 @@ def test_T11_only_the_custodian_asks(world: World, monkeypatch: pytest.MonkeyPat
     assert "00000007" not in told.output
     assert "holds nothing of this patient" in asked(OFFICE, "999").output
     assert isinstance(asked(OFFICE, "").exception, ConfigError)
+    assert "labels" in asked(OFFICE, site=" 青葉 ").output, "the hospital is known by its name"
+    wrong = asked(OFFICE, site="aobe").exception
+    assert isinstance(wrong, ConfigError), "not `holds nothing`: it was not looked for"
+    assert "there are aoba" in str(wrong)

@@ -21,6 +21,7 @@ from reportlabel.consent.refusals import (
     refuse_in_tables,
     requests_of_other_studies,
     shipped_with,
+    site_names,
     standing_refusals,
 )
 from reportlabel.errors import InputError
@@ -386,19 +387,20 @@ def test_bad_rows_are_set_aside_with_reason_and_remedy(tmp_path: Path) -> None:
         "a,8,2023-01-01,all\n"
     )
     done = listed(tmp_path / "list.csv", text)
-    assert done.rows["patient_id"].to_list() == ["8"]
-    assert done.quarantine["row"].to_list() == [1, 2, 3, 4, 5]
+    assert done.rows["patient_id"].to_list() == ["6", "7", "8"]
+    assert done.quarantine["row"].to_list() == [1, 2, 3]
     assert done.quarantine.null_count().sum_horizontal().item() == 0
     shown = done.quarantine.write_csv()
     assert "2.0231" not in shown and "2023-01-01" not in shown
-    assert listed(tmp_path / "list.csv", text, site="a").quarantine["row"].to_list() == [1, 2, 4, 5]
+    assert listed(tmp_path / "list.csv", text, site="a").quarantine["row"].to_list() == [1, 2]
 
 
 def test_an_open_quote_swallows_no_other_row(tmp_path: Path) -> None:
     text = 'site,patient_id,received,scope\na,1,2023-01-01,all\na,2,"2023-01-01,all\na,3,2023-01-01,all\na,4,"x",all\n'
     done = listed(tmp_path / "list.csv", text)
-    assert done.rows["patient_id"].to_list() == ["1", "3", "4"]
-    assert done.quarantine["row"].to_list() == [2]
+    assert done.rows["patient_id"].to_list() == ["1", "2", "3", "4"]
+    assert done.quarantine.height == 0
+    assert done.rows.filter(pl.col("doubt").str.contains("fields"))["row"].to_list() == [2]
 
 
 def test_a_remark_of_two_lines_is_no_fault(tmp_path: Path) -> None:
@@ -412,6 +414,110 @@ def test_damaged_bytes_are_set_aside(tmp_path: Path) -> None:
     path.write_bytes(b"\n".join(lines))
     done = read_refusals(path, encoding="utf-8")
     assert done.rows["patient_id"].to_list() == ["1", "3"] and done.quarantine["row"].to_list() == [2]
+
+
+STUDY_OF_NOBODY = "2023-01-01,study,some-other-study"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"a,1,{STUDY_OF_NOBODY},patient,",
+        f"a,1,{STUDY_OF_NOBODY},patient,,,",
+        f"a,1,{STUDY_OF_NOBODY}",
+        "a,1,2023-01-01",
+        "a,1",
+        "a,1,令和5年,1月1日,study,some-other-study,patient",
+        'a,1,"2023-01-01,study,some-other-study,patient',
+        f",a,1,{STUDY_OF_NOBODY},patient",
+        "a,1,2023-01-01,study,\ufffd\ufffd,patient",
+    ],
+)
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_damaged_row_that_names_somebody_refuses_everything(line: str, study: str, tmp_path: Path) -> None:
+    """Whatever it says of scope, study and day: it is a refusal, and these are not to be relied upon."""
+    header = "site,patient_id,received,scope,study,requester"
+    done = listed(tmp_path / "list.csv", f"{header}\na,2,2023-01-01,study,some-other-study,patient\n{line}\n")
+    assert done.quarantine.height == 0
+    assert done.doubtful["row"].to_list() == [2]
+    assert "some-other-study" not in done.doubtful["doubt"][0]
+    out = apply_refusals(TABLE, done.rows, PROTOCOLS[study], today=TODAY)
+    assert out.kept["exam"].to_list() == [1, 2, 3]
+    assert out.excluded["effect"].to_list() == ["remove"] * 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "12,345,a,2023-01-01,all",  # the comma may be in the number: 12 or 345, or neither
+        "a,2023-01-01,all",
+        "all",
+        "a,,2023-01-01,all,,",
+        "a,1\ufffd,2023-01-01,all",
+        'lines of a remark",all',
+    ],
+)
+def test_a_damaged_row_that_may_name_anybody_is_set_aside(line: str, tmp_path: Path) -> None:
+    header = "patient_id,site,received,scope" if line.startswith("12") else "site,patient_id,received,scope"
+    done = listed(tmp_path / "list.csv", f"{header}\n{line}\n")
+    assert done.rows.is_empty()
+    assert done.quarantine["row"].to_list() == [1]
+
+
+def test_damaged_rows_of_other_lists_are_set_aside(tmp_path: Path) -> None:
+    text = "site,patient_id,remark\na,1,\na,2\na,3,x,y\n"
+    done = listed(tmp_path / "list.csv", text, keep_damaged=False)
+    assert done.rows["patient_id"].to_list() == ["1"]
+    assert done.quarantine["row"].to_list() == [2, 3]
+
+
+def test_digits_of_full_width_are_digits(tmp_path: Path) -> None:
+    done = listed(tmp_path / "list.csv", "site,patient_id,scope\na,０１２３,all\n", patient_id_width=8)
+    assert done.rows["patient_id"].to_list() == ["00000123"]
+
+
+# --- the names of hospitals
+
+OUR_SITES = """extends: keio_2017_0018
+id: ours
+cohort:
+  sites:
+    - {id: gunma, name: {ja: 群馬大学医学部附属病院, en: Gunma University Hospital}, names: [群大病院, 第一]}
+    - {id: aoba, names: [第一]}
+"""
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Protocol:
+    (tmp_path / "ours.yaml").write_text(OUR_SITES, encoding="utf-8")
+    return load_protocol(tmp_path / "ours.yaml")
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    ["gunma", " Gunma ", "ＧＵＮＭＡ", "群馬大学医学部附属病院", "GUNMA  university　hospital", "群大病院"],
+)
+@pytest.mark.parametrize("there", ["gunma", "Gunma "])
+def test_a_hospital_is_the_same_however_it_is_spelt(spelt: str, there: str, ours: Protocol, tmp_path: Path) -> None:
+    rows = listed(tmp_path / "list.csv", f'patient_id,site,scope\n1,"{spelt}",all\n').rows
+    assert standing_refusals(rows, ours, today=TODAY)["site"].to_list() == ["gunma"]
+    table = people((there, "1"), (there, "2"), ("aoba", "1"))
+    done = apply_refusals(table, rows, ours, today=TODAY)
+    assert done.kept.rows() == table.rows()[1:]
+    assert done.excluded["site"].to_list() == [there]
+    persons = pl.DataFrame({"site": [spelt, "AOBA"], "patient_id": ["1", "1"], "person": ["p", "p"]})
+    assert apply_refusals(table, rows, ours, today=TODAY, persons=persons).kept.rows() == table.rows()[1:2]
+
+
+def test_a_name_that_two_hospitals_have_is_none(ours: Protocol) -> None:
+    names = site_names(ours)
+    assert "第一" not in names
+    assert names["aoba"] == "aoba"
+
+
+def test_hospitals_that_the_protocol_does_not_know_are_compared_as_they_are_spelt(ours: Protocol) -> None:
+    done = apply_refusals(people(("Far", "1"), ("near", "1")), refusals({"site": "ＦＡＲ"}), ours, today=TODAY)
+    assert done.kept["site"].to_list() == ["near"]
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,21 @@ def test_refusals_go_out_as_codes_alone(keio: Place) -> None:
     assert BEN not in done.output
     with pytest.raises(ConfigError, match="lies in"):
         linkage(*asked, keio.store / "refused.csv")
+    # as a spreadsheet and an office leave them: without zeros, by the name of the hospital
+    keio.refusals.write_text(
+        f"site,patient_id,scope,requester\n慶應義塾大学病院,{BEN.lstrip('0')},all,patient\nfar,1,all,patient\n",
+        encoding="utf-8",
+    )
+    missed = linkage(*asked, out)
+    assert missed.exit_code == 1
+    assert "2 patients = 2 in + 0 out" in missed.output
+    assert "1 requests name nobody, but for zeros in front of the id: row 1" in missed.output
+    assert "site is not of this study: 'far': row 2" in missed.output
+    persons = keio.folder / "persons.csv"
+    persons.write_text(f"site,patient_id,person\nKEIO,{ANNA.lstrip('0')},p\nfar,1,p\n")
+    done = linkage(*asked, out, "--id-width", 8, "--persons", persons)
+    assert done.exit_code == 0
+    assert "2 patients = 0 in + 2 out" in done.output
 
 
 @pytest.mark.parametrize("options", [(), ("--key-env", "OWN"), ("--passphrase-env", "OWN"), ("--ask-passphrase",)])

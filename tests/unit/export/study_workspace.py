@@ -48,7 +48,7 @@ class World:
         )
         self.workspace = Workspace.open(folder / "workspace", WORKSPACE, create=True, parts=2)
         self.store: LinkageStore = open_store(self.under, self.workspace.folder)
-        claim(self.workspace, self.under)
+        claim(self.workspace, self.under, self.store)
         ids = [f"0000{number:04}" for number in range(PATIENTS)]
         self.codes = self.store.issue("patient", [patient_key("aoba", one) for one in ids], actor="a", purpose="p")
         exams = self.store.issue("exam", [f"x{one}" for one in ids], actor="a", purpose="p")

@@ -113,8 +113,20 @@ def test_J11_a_request_at_another_hospital_counts_at_the_export_too(world: World
     table = pl.DataFrame(persons, schema=["site", "patient_id", "person"], orient="row")
     with (world.folder / "refusals.csv").open("a", encoding="utf-8") as stream:
         stream.write("far,9,2026-04-20,all_research,,patient\n")
-    assert world.hand("a").refused == 0, "nobody says that they are one person"
-    assert world.hand("b", persons=table).refused == 1
+    alone = world.hand("a")
+    assert alone.refused == 0, "nobody says that they are one person"
+    assert alone.missed.elsewhere.rows() == [("far", [1])], "and that nobody knows the hospital is told"
+    both = world.hand("b", persons=table)
+    assert both.refused == 1
+    assert both.missed.told() == []
+
+
+def test_a_hospital_and_an_id_count_however_they_are_spelt(world: World) -> None:
+    code = world.codes["code"][3]
+    with (world.folder / "refusals.csv").open("a", encoding="utf-8") as stream:
+        stream.write(f" 青葉,{world.id_of[code].lstrip('0')},2026-04-20,study,another,patient,\n")  # a comma too many
+    done = world.hand()
+    assert (done.refused, done.set_aside) == (1, 0)
 
 
 def test_rows_of_the_list_that_name_nobody_are_told(world: World) -> None:

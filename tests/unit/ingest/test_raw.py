@@ -94,6 +94,35 @@ def test_what_a_killed_run_left_does_not_count_and_is_removed(archive: Path, sto
     assert len(list((store.folder / "rows").iterdir())) == 1
 
 
+def test_half_a_batch_is_in_nobodys_way_and_goes(archive: Path, store: RawStore) -> None:
+    read_archive(open_archive(archive, site="main"), store)
+    rows = store.folder / "rows"
+    (batch,) = store.batches()
+
+    def leave() -> None:
+        (rows / ".half").mkdir()
+        for table in ("exams", "reports"):
+            (rows / ".half" / f"{table}.parquet").write_bytes(b"PAR1 CANARY-77")
+        (batch / "exams.new").write_bytes(b"CANARY-77")
+        (batch / "readings.new").write_bytes(b"[")
+
+    leave()
+    assert len(texts(store)) == 3
+    assert store.removed() == 0
+    assert store.readings_by_part()
+    assert store.shared_uids() == []
+    assert store.remove_patients(pl.DataFrame({"site": ["main"], "patient_id": ["CANARY-77"]})) == 3
+    assert store.removed() == 3
+    held = [path.read_bytes() for path in rows.rglob("*") if path.is_file()]
+    assert held
+    assert not any(b"CANARY-77" in one for one in held)
+    leave()
+    store.clean()
+    assert sorted(path.name for path in rows.iterdir()) == [batch.name]
+    assert list(rows.rglob("*.new")) == []
+    assert len(texts(store)) == 2
+
+
 def test_changed_options_read_everything_again(archive: Path, store: RawStore) -> None:
     read_archive(open_archive(archive, site="main"), store)
     assert read_archive(open_archive(archive, site="other"), store).files == 2
