@@ -311,6 +311,11 @@ class Client:
                     headers["Content-Type"] = "application/json"
                 answer = self._http.request(method, path, params=query, content=content, headers=headers)
             except httpx.ConnectError as error:
+                if _is_untrusted(error):
+                    raise ConfigError(
+                        f"the certificate of {self.url} is not trusted, or is not for this host; name a file of the "
+                        "authority that signed it, or of the certificate itself (PEM), in the variable SSL_CERT_FILE"
+                    ) from error
                 # nothing was sent: any call may be tried again
                 if attempt == self._attempts:
                     raise ServerError(
@@ -375,6 +380,16 @@ class Client:
                 )
             self._access = (str(answer.json()["access"]), time.monotonic())
         return f"Bearer {self._access[0]}"
+
+
+def _is_untrusted(error: BaseException) -> bool:
+    """Whether a connection failed because of the certificate of the server: the reason stands in a cause."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _is_jwt(token: str) -> bool:

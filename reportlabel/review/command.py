@@ -462,16 +462,23 @@ def withdraw(
         if gone:
             sent = {exam for project in ledger.projects() for exam in ledger.sent(project)}
             wanted |= {exam for exam in sent | set(ledger.chosen()["exam_id"]) if exam not in known}
-        removed = pushing.withdraw(client, ledger, sorted(wanted), home=_local_folder(client.url, server_folder))
+        home = _local_folder(client.url, server_folder)
+        removed, others = pushing.withdraw(client, ledger, sorted(wanted), home=home)
         for name in ("push", "pull"):
             _problem_file(workspace, name).unlink(missing_ok=True)
         readings = opened.remove("readings", "exam_id", sorted(wanted)) if opened.exists("readings") else 0
         if readings:
             opened.vacuum()
         _say(f"{len(wanted):,} exams: {removed:,} tasks deleted on the server, {readings:,} readings removed")
-        others = sorted({one.server for one in ledger.projects()} - {client.url})
+    if home is None:
+        _say(
+            "copies are left there, which its administrator removes: exports of the web page (export and media/export "
+            "of the data folder), deleted rows in the files of the database (PostgreSQL: VACUUM FULL task, "
+            "task_completion, tasks_annotationdraft, prediction; then the write-ahead log. SQLite: VACUUM), and "
+            "backups; how: docs/8-review.md, Withdrawn consent"
+        )
     if others:
-        _say(f"this workspace also sent exams to {', '.join(others)}: run it for these servers too")
+        _say(f"{', '.join(others)} was sent some of these exams too: run it there with --gone --url")
 
 
 # --- what the commands share

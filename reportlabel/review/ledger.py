@@ -310,9 +310,19 @@ class Ledger:
             if exam in wanted
         ]
 
-    def forget_exams(self, exams: Sequence[str]) -> None:
-        """Remove all that is known of exams, so that no byte of it stays in the file."""
+    def forget_exams(self, exams: Sequence[str], *, server: str) -> list[str]:
+        """Remove all that is known of exams that are gone from a server, so that no byte of it stays in the file.
+
+        Of other servers that were sent one of them only that stays, until it is gone from there too.
+
+        Returns:
+            These other servers.
+        """
+        one = [(exam,) for exam in exams]
         with self._all_or_nothing() as db:
-            for table in ("tasks", "annotations", "chosen"):
-                db.executemany(f"DELETE FROM {table} WHERE exam_id = ?", [(exam,) for exam in exams])  # noqa: S608
+            for table in ("annotations", "chosen"):
+                db.executemany(f"DELETE FROM {table} WHERE exam_id = ?", one)  # noqa: S608
+            db.executemany("DELETE FROM tasks WHERE server = ? AND exam_id = ?", [(server, exam) for exam in exams])
+            db.executemany("UPDATE tasks SET content = '', text = '', predicted = '{}' WHERE exam_id = ?", one)
         self._db.execute("VACUUM")
+        return sorted({project.server for project, _, _ in self.where(exams)})

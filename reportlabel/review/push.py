@@ -158,8 +158,10 @@ def push(
     )
 
 
-def withdraw(client: Client, ledger: Ledger, exams: Sequence[str], *, home: Path | None = None) -> int:
-    """Delete exams from the review server and the ledger; returns how many tasks went.
+def withdraw(
+    client: Client, ledger: Ledger, exams: Sequence[str], *, home: Path | None = None
+) -> tuple[int, list[str]]:
+    """Delete exams from the review server and the ledger; returns how many tasks went, and which servers have some too.
 
     Tasks go with their annotations, drafts and predictions. Exports that someone made on the web page stay on the
     server's disk: of a local server (``home``) they are swept here, of another its administrator does it
@@ -183,10 +185,10 @@ def withdraw(client: Client, ledger: Ledger, exams: Sequence[str], *, home: Path
         for number in numbers:
             client.delete_task(number)
         removed += len(numbers)
-    ledger.forget_exams(list(wanted))
+    elsewhere = ledger.forget_exams(list(wanted), server=client.url)
     if home is not None:
         scrub(home)
-    return removed
+    return removed, elsewhere
 
 
 # --- projects

@@ -291,6 +291,7 @@ def test_K14_the_protocol_of_a_study_says_where_it_may_be_reviewed(call: Any, st
         "protocol": protocol.id,
         "protocol_sha256": protocol.sha256,
         "linkage": "linkage",
+        "store": "0",
         "staging": "staging",
         "id_width": None,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -253,11 +254,29 @@ def test_a_withdrawn_exam_leaves_no_byte(study: Any, server: Any) -> None:
     client.import_tasks(project.number, [tasks[0].payload()])
     path = study.workspace.folder / LEDGER_FILE
     assert b"X1" in path.read_bytes() and "再検討".encode() in path.read_bytes()
-    assert withdraw(client, study.ledger, ["X1"]) == 2
+    assert withdraw(client, study.ledger, ["X1"]) == (2, [])
     assert exams(server) == Counter({"X2": 1, "X3": 1})
     held = b"".join(one.read_bytes() for one in path.parent.iterdir())
     assert b"X1" not in held and "再検討".encode() not in held
-    assert withdraw(client, study.ledger, ["X1"]) == 0
+    assert withdraw(client, study.ledger, ["X1"]) == (0, [])
+
+
+def test_an_exam_on_two_servers_is_remembered_until_it_is_gone_from_both(study: Any, server: Any) -> None:
+    """What the other server holds must be found there by --gone: of the exam itself nothing stays but its number."""
+    client, tasks = server.client(), study.tasks()
+    push(client, study.ledger, setup(study, client), tasks)
+    there = replace(study.ledger.projects()[0], server="https://other.test")
+    study.ledger.keep_project(there)
+    sent = study.ledger.sent(study.ledger.projects(client.url)[0])
+    study.ledger.note_sending(there, sent.values(), at=datetime(2026, 5, 1))
+    study.ledger.note_sent(there, {exam: one.task for exam, one in sent.items()})
+    assert withdraw(client, study.ledger, ["X1"]) == (1, ["https://other.test"])
+    assert "X1" not in study.ledger.sent(study.ledger.projects(client.url)[0])
+    left = study.ledger.sent(there)["X1"]
+    assert (left.text, left.content, dict(left.predicted)) == ("", "", {})
+    assert left.task is not None
+    assert study.ledger.forget_exams(["X1"], server="https://other.test") == []
+    assert b"X1" not in study.ledger.path.read_bytes()
 
 
 def test_a_wrong_batch_is_told(study: Any, server: Any) -> None:
@@ -271,5 +290,5 @@ def test_two_commands_at_once_are_told(study: Any) -> None:
         other.execute("BEGIN EXCLUSIVE")
         study.ledger._db.execute("PRAGMA busy_timeout = 1")
         with pytest.raises(ConfigError, match="in use by another review command"):
-            study.ledger.forget_exams(["X1"])
+            study.ledger.forget_exams(["X1"], server="")
         other.execute("ROLLBACK")
