@@ -4,7 +4,8 @@ Dawid and Skene (Applied Statistics 1979;28:20-28): the truth is hidden, every f
 are estimated together by expectation maximisation. Added here, because labelling functions are not independent raters:
 
 - groups: functions that copy each other share one voice. Their log-likelihoods are tempered by the number of members
-  that speak about the exam. Groups are given, and found from agreement that the truth does not explain.
+  that speak about the exam. Groups are given, and found from agreement that the truth does not explain: in what
+  functions say, or, of those that only ever say one thing, in when they say it.
 - one-way functions: a rule that can only say "present" says something by its silence too, so its silence is an outcome.
 - Dirichlet priors on the confusion tables, by kind of function; a Beta prior on the prevalence.
 - gold anchors: exams that a radiologist reviewed have their truth fixed.
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 SILENT = -1
 """The outcome of a function that says nothing about an exam, and the truth of an exam that nobody reviewed."""
@@ -30,9 +32,11 @@ OUTCOMES = ("absent", "uncertain", "present")
 
 _TINY = 1e-12
 _NEAR_COPY = 0.85  # kappa from which two functions are copies, whatever the truth is
-_DEPENDENT = 0.5  # share of the possible agreement beyond what the truth explains
+_DEPENDENT = 0.5  # share of the possible agreement (or firing together) beyond what the truth explains
 _IDENTIFIABLE = 5  # functions; without a pair three others must be left to judge the truth
-_ENOUGH = 30  # exams that both must speak of before their agreement counts
+_ENOUGH = 30  # exams that both must speak of (or on which both must fire) before their agreement counts
+_FEW = 29  # exams on which a function may say another thing and still counts as saying one only: too few to learn from
+_STANDARD_ERRORS = 3  # by which functions must fire together more often than the truth explains
 
 
 @dataclass(frozen=True)
@@ -138,10 +142,13 @@ def fit(
     )
     groups = _given_groups(functions)
     if find_groups and len(functions) > 1:
-        groups = _merge(groups, _near_copies(distinct.rows, distinct.counts))
+        groups = _merge(groups, _near_copies(distinct.rows, functions, distinct.counts))
     fitted = _maximise(distinct, functions, groups, prior, max_iterations, tolerance)
-    if find_groups and len(functions) >= _IDENTIFIABLE:
-        merged = _merge(groups, _dependent(distinct, functions, groups, prior))
+    if find_groups and _judges(distinct, functions) >= _IDENTIFIABLE:
+        merged = groups
+        # one pair at a time: copies that nobody has found yet mislead what is thought of the others
+        while (pair := _most_dependent(distinct, functions, merged, prior)) is not None:
+            merged = _merge(merged, [pair])
         if not np.array_equal(merged, groups):
             fitted = _maximise(distinct, functions, merged, prior, max_iterations, tolerance)
     return replace(fitted, p_present=fitted.p_present[which])
@@ -317,55 +324,195 @@ def _given_groups(functions: Sequence[Function]) -> Integers:
     )
 
 
-def _near_copies(rows: Integers, counts: Floats) -> list[tuple[int, int]]:
-    """Pairs whose agreement is nearly perfect beyond chance (Cohen's kappa), where both speak."""
+def _near_copies(rows: Integers, functions: Sequence[Function], counts: Floats) -> list[tuple[int, int]]:
+    """Pairs whose agreement is nearly perfect beyond chance (Cohen's kappa).
+
+    Of functions that say several things: in what they say where both speak. Where one of them says one thing only: in
+    whether they say it, silence being the other answer; where both speak they could not but agree.
+    """
+    only = _only_values(rows, counts, but_for=0)
     found = []
     for first in range(rows.shape[1]):
         for second in range(first + 1, rows.shape[1]):
-            table = _crossed(rows[:, first], rows[:, second], counts)
-            total = table.sum()
-            if total < _ENOUGH:
-                continue
-            share = table / total
-            expected = float(share.sum(axis=1) @ share.sum(axis=0))
-            if expected < 1 and (np.trace(share) - expected) / (1 - expected) > _NEAR_COPY:
+            if only[first] is None and only[second] is None:
+                table = _crossed(rows[:, first], rows[:, second], counts)
+                enough = table.sum() >= _ENOUGH
+            else:
+                firing = _firing(rows, functions, only, first, second)
+                if firing is None:
+                    continue
+                one, other, weighed = firing.first, firing.second, counts[firing.among]
+                table = np.zeros((2, 2))
+                np.add.at(table, (one.astype(np.int64), other.astype(np.int64)), weighed)
+                enough = min(table[1].sum(), table[:, 1].sum()) >= _ENOUGH
+            if enough and _kappa(table) > _NEAR_COPY:
                 found.append((first, second))
     return found
 
 
-def _dependent(data: _Distinct, functions: Sequence[Function], groups: Integers, prior: Prior) -> list[tuple[int, int]]:
-    """Pairs that agree much more often than they would if the truth were all that they have in common.
+def _kappa(table: Floats) -> float:
+    """Agreement beyond chance as a share of what is possible (J. Cohen, 1960); 0 where chance explains all of it."""
+    share = table / table.sum()
+    expected = float(share.sum(axis=1) @ share.sum(axis=0))
+    return (float(np.trace(share)) - expected) / (1 - expected) if expected < 1 else 0.0
 
-    What each would say alone is learned without the other, and the truth is judged by all the others, so that a pair
-    cannot vouch for itself.
+
+def _only_values(rows: Integers, counts: Floats, *, but_for: float) -> list[int | None]:
+    """The outcome of each function that says one thing only, but for this many exams; None: it says several."""
+    only: list[int | None] = []
+    for column in rows.T:
+        spread = np.array([counts[column == value].sum() for value in range(len(OUTCOMES))])
+        usual = int(spread.argmax())
+        only.append(usual if spread.sum() - spread[usual] <= but_for else None)
+    return only
+
+
+def _judges(data: _Distinct, functions: Sequence[Function]) -> int:
+    """How many functions tell something of the truth: they say several things, or their silence is an outcome."""
+    only = _only_values(data.rows, data.counts, but_for=_FEW)
+    return sum(value is None or function.one_way for value, function in zip(only, functions, strict=True))
+
+
+@dataclass(frozen=True)
+class _Firing:
+    """Two functions, of which one says one thing only: on which exams each of them fires, that is, says this thing.
+
+    ``among``: (exams,) where both are heard; ``first``, ``second``: (among,) whether it fires; ``value``: the thing.
+    """
+
+    among: Flags
+    first: Flags
+    second: Flags
+    value: int
+
+
+def _firing(
+    rows: Integers, functions: Sequence[Function], only: Sequence[int | None], first: int, second: int
+) -> _Firing | None:
+    """None: nothing to compare. They say different things, or the silence of one that has no other answer is no outcome
+    for the model, which then learns nothing from its votes either."""
+    value = only[second] if only[first] is None else only[first]
+    if value is None or only[second] not in (None, value):
+        return None
+    among = np.ones(len(rows), dtype=bool)
+    for number in (first, second):
+        if not functions[number].one_way:
+            if only[number] is not None:
+                return None
+            among &= rows[:, number] != SILENT
+    return _Firing(among, rows[among, first] == value, rows[among, second] == value, value)
+
+
+def _most_dependent(
+    data: _Distinct, functions: Sequence[Function], groups: Integers, prior: Prior
+) -> tuple[int, int] | None:
+    """The pair that most exceeds how often it would agree if the truth were all that it has in common; None: none does.
+
+    The model takes functions to be independent of each other given the truth (Dawid and Skene): on an exam of truth t
+    with probability q(t), a pair says the values v and w with probability ``sum over t of q(t) a(v|t) b(w|t)``. What
+    each would say alone, a and b, is learned without the other, and q is judged by all the others, so that a pair
+    cannot vouch for itself. The sum over exams is the expected agreement E, to be compared with the observed O.
+
+    - Both say several things: agreement where both speak, dependent from ``(O - E) / (exams - E) > 0.5``, a kappa from
+      which the truth has been taken.
+    - One says one thing only, such as "present": where it speaks it has no choice, and that both speak is to be
+      expected where the finding is there. What is compared is whether each of them fires (says this thing). With O and
+      E for both firing, and the number of times that the one fires that fires less often, dependent from
+      ``(O - E) / (fires - E) > 0.5``: the coefficient H of Loevinger (Psychological Monographs 1947;61(4)) within the
+      truth. It is 0 for independent functions however common the finding is, 1 for copies and for a function that
+      fires on some of the exams on which the other does. O must lie beyond E by more than three standard errors, too.
     """
     number = len(functions)
     rows, counts = data.rows, data.counts
+    only = _only_values(rows, counts, but_for=_FEW)
     alone = []
     for left in range(number):
         rest, own = replace(data, rows=np.delete(rows, left, 1)), np.delete(groups, left)
         alone.append(_maximise(rest, _without(functions, left), own, prior, 60, 1e-5))
-    found = []
+    most, found = _DEPENDENT, None
     for first in range(number):
+        rest = replace(data, rows=np.delete(rows, first, 1))
+        others = _Others(rest, _without(functions, first), np.delete(groups, first), alone[first])
         for second in range(first + 1, number):
-            both = (rows[:, first] != SILENT) & (rows[:, second] != SILENT)
-            if groups[first] == groups[second] or counts[both].sum() < _ENOUGH:
+            if groups[first] == groups[second]:
                 continue
-            says_first = _spoken(alone[second].confusion[first])
-            says_second = _spoken(alone[first].confusion[second - 1])
-            others = [other for other in range(number) if other not in (first, second)]
-            seen = rows[np.ix_(both, others)]
-            voices = _one_hot(seen, _tempered(_heard(seen, [functions[one] for one in others]), groups[others]))
-            tables = np.delete(alone[first].confusion, second - 1, 0)
-            share = np.column_stack([1 - alone[first].prevalences, alone[first].prevalences])[data.strata[both]]
-            truth, _ = _expect(voices, tables, share, data.anchors[both])
-            weighed = counts[both]
-            expected = float(weighed @ (truth @ (says_first * says_second).sum(axis=1)))
-            observed = float(weighed @ (rows[both, first] == rows[both, second]))
-            possible = weighed.sum() - expected
-            if possible > 0 and (observed - expected) / possible > _DEPENDENT:
-                found.append((first, second))
+            one, other = alone[second].confusion[first], alone[first].confusion[second - 1]
+            if only[first] is None and only[second] is None:
+                both = (rows[:, first] != SILENT) & (rows[:, second] != SILENT)
+                if counts[both].sum() < _ENOUGH:
+                    continue
+                truth = others.truth_without(second - 1)[both]
+                agree = rows[both, first] == rows[both, second]
+                excess = _excess_agreement(truth, one, other, agree, counts[both])
+            else:
+                firing = _firing(rows, functions, only, first, second)
+                if firing is None:
+                    continue
+                truth = others.truth_without(second - 1)[firing.among]
+                rates = one[:, firing.value], other[:, firing.value]
+                excess = _excess_firing(truth, *rates, firing, counts[firing.among])
+            if excess > most:
+                most, found = excess, (first, second)
     return found
+
+
+class _Others:
+    """The truth as some functions see it, one of them left out."""
+
+    def __init__(self, data: _Distinct, functions: Sequence[Function], groups: Integers, fitted: Fitted) -> None:
+        self._data, self._functions, self._groups = data, functions, groups
+        self._ratios = np.log(fitted.confusion[:, PRESENT] + _TINY) - np.log(fitted.confusion[:, ABSENT] + _TINY)
+        self._moves = self._moved(list(range(len(functions))))
+        odds = np.log(fitted.prevalences + _TINY) - np.log(1 - fitted.prevalences + _TINY)
+        self._odds = odds[data.strata] + self._moves.sum(axis=1)
+
+    def truth_without(self, left: int) -> Floats:
+        """(exams, 2): probability of absent and present."""
+        mates = [one for one in np.flatnonzero(self._groups == self._groups[left]) if one != left]
+        odds = self._odds - self._moves[:, [left, *mates]].sum(axis=1)
+        if mates:  # they speak louder without it
+            odds = odds + self._moved(mates).sum(axis=1)
+        present = 0.5 * (1 + np.tanh(odds / 2))
+        known = self._data.anchors != SILENT
+        present[known] = self._data.anchors[known]
+        return np.column_stack([1 - present, present])
+
+    def _moved(self, some: list[int]) -> Floats:
+        """(exams, some): by how much each of these functions moves the log-odds, their groups without any other."""
+        rows = self._data.rows[:, some]
+        weights = _tempered(_heard(rows, [self._functions[one] for one in some]), self._groups[some])
+        return np.asarray(weights * self._ratios[some, np.where(rows == SILENT, len(OUTCOMES), rows)])
+
+
+def _excess_agreement(truth: Floats, first: Floats, second: Floats, agree: Flags, weighed: Floats) -> float:
+    """Agreement beyond E as a share of what is possible; ``first``, ``second``: the tables of the two."""
+    # that both speak tells something of the truth where silence is an outcome
+    speak = truth * (1 - first[:, -1]) * (1 - second[:, -1])
+    truth = speak / np.maximum(speak.sum(axis=1, keepdims=True), _TINY)
+    expected = float(weighed @ (truth @ (_spoken(first) * _spoken(second)).sum(axis=1)))
+    possible = float(weighed.sum()) - expected
+    return (float(weighed @ agree) - expected) / possible if possible > 0 else 0.0
+
+
+def _excess_firing(truth: Floats, first: Floats, second: Floats, firing: _Firing, weighed: Floats) -> float:
+    """Firing together beyond E as a share of what is possible; ``first``, ``second``: how often they fire by truth.
+
+    0 where either fires too seldom, or chance might do it.
+    """
+    totals = float(weighed @ firing.first), float(weighed @ firing.second)
+    if min(totals) < _ENOUGH:
+        return 0.0
+    # how often each fires is given; what was learned without the other, of fewer functions, may say more or less
+    one, other = (
+        rate * (total / (weighed @ (truth @ rate))) for rate, total in zip((first, second), totals, strict=True)
+    )
+    expected = float(weighed @ (truth @ (one * other)))
+    observed = float(weighed @ (firing.first & firing.second))
+    one, other = truth @ one, truth @ other
+    error = float(np.sqrt(weighed @ (one * np.maximum(1 - one, 0) * other * np.maximum(1 - other, 0))))
+    if min(totals) <= expected or observed - expected <= _STANDARD_ERRORS * error:
+        return 0.0
+    return (observed - expected) / (min(totals) - expected)
 
 
 def _without(functions: Sequence[Function], left: int) -> list[Function]:

@@ -8,17 +8,19 @@ from typing import Any
 
 import polars as pl
 
+from reportlabel.export.cells import Cells
 from reportlabel.export.options import ExportOptions
 from reportlabel.export.splits import SPLITS
 from reportlabel.export.targets import VALUES, policies
 from reportlabel.rulebook.models import LabelSet
 
-SMALLEST_SHOWN = 5
+SMALLEST = 5
+CELLS = Cells(SMALLEST)
 
 _PLACE = ("split", "modality_class", "site")
-_CHOICE_COUNTS = ("n_reviewed", "n_present")
+_OF_EXAMS = ("n_reviewed", "n_present")
 _CHOICE_COLUMNS = (
-    "label_set", "finding", "method", *_CHOICE_COUNTS, "f1_a", "f1_b", "brier_a", "brier_b", "ece_a", "ece_b",
+    "label_set", "finding", "method", *_OF_EXAMS, "f1_a", "f1_b", "brier_a", "brier_b", "ece_a", "ece_b",
     "calibration", "n_functions",
 )  # fmt: skip
 
@@ -110,9 +112,9 @@ def card(
 
 
 _PREVALENCE_NOTE = (
-    f"Exams by value. Counts from 1 to {SMALLEST_SHOWN - 1} are shown as <{SMALLEST_SHOWN}; where a total "
-    f"would tell such a count, another count is shown as ≥{SMALLEST_SHOWN}. % present is of all exams of the row, and "
-    "is left out where a count it rests on is."
+    f"Exams by value. Here and in all tables of this card counts from 1 to {SMALLEST - 1} are shown as "
+    f"<{SMALLEST} and all others rounded to the nearest {SMALLEST}, so that a difference of two does not tell "
+    "a small one. % present is of all exams of the row, from the rounded counts; left out where one of them is small."
 )
 
 _LIMITS = """\
@@ -155,7 +157,7 @@ def _counts(exams: pl.DataFrame, about: About) -> list[str]:
             [known.filter((pl.col(column) == place) & (pl.col("split") == split)).height for split in SPLITS]
             for place in places
         ]
-        table = [(place, *row) for place, row in zip(places, suppress(counts), strict=True)]
+        table = [(place, *map(shown, row)) for place, row in zip(places, counts, strict=True)]
         parts.append(markdown((name, *SPLITS), table))
     if about.exams_without_image is not None:
         parts.append(
@@ -180,11 +182,10 @@ def _prevalence(tally: Tally, label_set: LabelSet, column: str) -> str:
     )
     rows: list[tuple[str, ...]] = []
     for entry in label_set.findings:
-        counts = [[int(counted.get((entry.id, place, value), 0)) for value in VALUES] for place in places]
-        for place, row, texts in zip(places, counts, suppress(counts), strict=True):
-            total = sum(row)
-            exact = total > 0 and texts == [str(count) for count in row]
-            rows.append((entry.id, place, *texts, f"{100 * row[0] / total:.1f}" if exact else ""))
+        for place in places:
+            counts = [int(counted.get((entry.id, place, value), 0)) for value in VALUES]
+            share = CELLS.share(counts[0], sum(counts))
+            rows.append((entry.id, place, *map(shown, counts), "" if share is None else f"{100 * share:.1f}"))
     if not rows:
         return ""
     name = column.replace("_", " ")
@@ -226,8 +227,7 @@ def _methods(tally: Tally, about: About) -> list[str]:
     ordered = choices.sort([name for name in ("label_set", "finding") if name in choices.columns])
     table = []
     for row in ordered.iter_rows(named=True):
-        counts = _choice_counts(row)
-        table.append([counts[name] if name in counts else _cell(row[name]) for name in columns])
+        table.append([shown(row[name]) if name in _OF_EXAMS else _cell(row[name]) for name in columns])
     parts.append(
         "Method and, by cross-validation over patients on reviewed exams, how (a) precedence and weighted majority and "
         "(b) the label model did; lower Brier score and expected calibration error (ECE) are better."
@@ -269,49 +269,15 @@ def _cite(label_sets: Sequence[LabelSet], about: About) -> str:
     )
 
 
-def suppress(counts: Sequence[Sequence[int]]) -> list[list[str]]:
-    """A table of counts as text, none of which tells a count from 1 to 4, not even by the total of its row or column.
-
-    A hidden count that is alone in its row or column could be worked out from the total, so the smallest other count of
-    the line that is not 0 is hidden too, until no line has a single hidden one.
-    """
-    texts = [[shown(count) for count in row] for row in counts]
-    cells = [[(at, column) for column in range(len(row))] for at, row in enumerate(counts)]
-    lines = [*cells, *map(list, zip(*cells, strict=True))]
-    hidden = {(at, column) for row in cells for at, column in row if 0 < counts[at][column] < SMALLEST_SHOWN}
-    before = -1
-    while before < len(hidden):
-        before = len(hidden)
-        for line in lines:
-            others = sorted((counts[at][column], at, column) for at, column in line if (at, column) not in hidden)
-            others = [other for other in others if other[0]]
-            if sum(1 for cell in line if cell in hidden) == 1 and others:
-                _, at, column = others[0]
-                hidden.add((at, column))
-                texts[at][column] = f"≥{SMALLEST_SHOWN}"
-    return texts
-
-
 def shown(count: int) -> str:
-    """A count, or that it is small."""
-    return f"<{SMALLEST_SHOWN}" if 0 < count < SMALLEST_SHOWN else str(count)
+    """A count, rounded, or that it is small."""
+    return CELLS.text(count)
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _choice_counts(row: dict[str, object]) -> dict[str, str]:
-    """How many exams were reviewed and how many of them show the finding, without telling how few do not."""
-    reviewed, present = (row.get(name) for name in _CHOICE_COUNTS)
-    if not isinstance(reviewed, int) or not isinstance(present, int):
-        return {name: shown(count) for name in _CHOICE_COUNTS if isinstance(count := row.get(name), int)}
-    texts = [shown(reviewed), shown(present)]
-    if present >= SMALLEST_SHOWN and 0 < reviewed - present < SMALLEST_SHOWN:
-        texts[1] = f"≥{SMALLEST_SHOWN}"
-    return dict(zip(_CHOICE_COUNTS, texts, strict=True))
 
 
 def _cell(value: object) -> str:

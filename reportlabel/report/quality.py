@@ -2,7 +2,7 @@
 
 One HTML file that opens offline and runs no script. It holds counts, shares, and names of findings, rules and reasons:
 no text of a report, no id of a person, exam or reader, no path. Of a study it hides small numbers
-(`reportlabel.report.quality_numbers.Cells`), and years where the dates of the study are not those of the calendar.
+(`reportlabel.export.cells.Cells`), and years where the dates of the study are not those of the calendar.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from reportlabel.aggregate.settings import load_settings as load_aggregate
 from reportlabel.errors import ExitCode
 from reportlabel.evaluate.diagnostic import Interval
 from reportlabel.export.atomic import AtomicText, check_writable
+from reportlabel.export.cells import Cells
 from reportlabel.export.folder import new_folder
 from reportlabel.export.manifest import write_manifest
 from reportlabel.export.study_folder import about, check_permission
 from reportlabel.govern import study_of
 from reportlabel.protocol import Permission, Profile, Protocol
-from reportlabel.report.names import STATUS_NAMES, STATUSES, Called, label_names
+from reportlabel.report.names import STATUSES, label_names
 from reportlabel.report.quality_numbers import (
-    Cells,
     Reliability,
     Reviewed,
     RunTables,
@@ -49,7 +49,9 @@ from reportlabel.report.quality_numbers import (
     scores_of,
 )
 from reportlabel.review.settings import load_settings as load_review
+from reportlabel.rulebook.display import load_display, named
 from reportlabel.rulebook.load import Rulebook, load_rules
+from reportlabel.rulebook.models import Name
 from reportlabel.run import open_workspace
 
 __all__ = ["render_quality_page", "run_report", "write_quality_folder", "write_quality_page"]
@@ -165,13 +167,13 @@ class _Names:
 
     book: Rulebook
 
-    def label_set(self, name: str) -> Called:
+    def label_set(self, name: str) -> Name:
         known = self.book.label_sets.get(name)
-        return Called(name, name) if known is None else Called(known.name.ja, known.name.en)
+        return Name(ja=name, en=name) if known is None else known.name
 
-    def finding(self, label_set: str, name: str) -> Called:
+    def finding(self, label_set: str, name: str) -> Name:
         known = self.book.label_sets.get(label_set)
-        return Called(name, name) if known is None else label_names(known).get(name, Called(name, name))
+        return named({} if known is None else label_names(known), name)
 
     def order(self, label_set: str) -> list[str]:
         known = self.book.label_sets.get(label_set)
@@ -197,6 +199,7 @@ class _Page:
         self.run = run
         self.book = book
         self.names = _Names(book)
+        self.words = load_display(book.folder)
         self.protocol = protocol
         self.cells = Cells(None if protocol is None else protocol.deid.k)
         # shifted or relative days give no year of the calendar
@@ -218,7 +221,7 @@ class _Page:
             "head": self._head(),
             "k": self.cells.k,
             "calendar": self.calendar,
-            "statuses": [(status, STATUS_NAMES[status]) for status in STATUSES],
+            "statuses": [(status, named(self.words.statuses, status)) for status in STATUSES],
             "attrition": self._attrition(),
             "quarantine": self._quarantine(),
             "sets": [self._set(name) for name in self.exams_of],
@@ -479,6 +482,7 @@ class _Page:
             "uncertain": self.cells.text(self.reviewed.uncertain),
             "apart": self.cells.text(self.reviewed.apart),
             "unknown": self.cells.text(self.reviewed.unknown),
+            "taught": self.cells.text(self.reviewed.taught) if self.reviewed.taught else "",
         }
 
     def _score(self, score: Score | None) -> Row:

@@ -21,6 +21,7 @@ from reportlabel.aggregate.calibrate import expected_calibration_error
 from reportlabel.aggregate.combine import aggregate
 from reportlabel.aggregate.settings import AggregateSettings
 from reportlabel.evaluate.diagnostic import Interval, TwoByTwo, wilson
+from reportlabel.export.cells import Cells
 from reportlabel.report.names import STATUSES
 from reportlabel.review.agreement import agreement
 from reportlabel.review.gold import gold_readings
@@ -29,6 +30,7 @@ from reportlabel.review.settings import AgreementSettings
 from reportlabel.rulebook.models import LabelSet
 from reportlabel.schema import ATTRITION
 from reportlabel.store import Workspace
+from reportlabel.vote.taught import exams_that_teach, share_of_version
 
 _KEY = ["exam_id", "label_set", "finding"]
 _STAGES = ("read", "assemble", "consent", "cohort", "link", "vote")
@@ -123,43 +125,6 @@ class RunTables:
             snapshot=self.snapshot,
             made_at=self.made_at,
         )
-
-
-# --- small cells ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Cells:
-    """How counts are told. ``k``: counts from 1 to k - 1 are hidden and the others rounded to it; None: all as is."""
-
-    k: int | None = None
-
-    def count(self, number: int, persons: int | None = None) -> int | None:
-        """The count to show; None: hidden. ``persons``: how many people it is of, where that is known."""
-        if self.k is None or number == 0:
-            return number
-        if number < self.k or (persons is not None and persons < self.k):
-            return None
-        return (2 * number + self.k) // (2 * self.k) * self.k
-
-    def share(self, part: int, whole: int, persons: int | None = None) -> float | None:
-        """part / whole from what is shown of them; None: hidden, or of nothing.
-
-        Hidden too where the rest of the whole is small. ``persons``: of the part.
-        """
-        of, told, rest = self.count(whole), self.count(part, persons), self.count(whole - part)
-        if not of or told is None or rest is None:
-            return None
-        return min(1.0, told / of)
-
-    def text(self, number: int, persons: int | None = None) -> str:
-        """The count as text, with ``<k`` where it is hidden."""
-        told = self.count(number, persons)
-        return f"<{self.k}" if told is None else f"{told:,}"
-
-    def enough(self, *numbers: int) -> bool:
-        """Whether figures may be told that rest on so many."""
-        return self.k is None or all(number >= self.k for number in numbers)
 
 
 # --- attrition and quarantine -----------------------------------------------------------------------------------------
@@ -276,20 +241,23 @@ class Reviewed:
 
     Attributes:
         rows: `REVIEWED`. uncertain: settled labels left out because the reader is uncertain; apart: because readers
-            differ and nobody has adjudicated; unknown: labels that the rules or the run do not have.
+            differ and nobody has adjudicated; unknown: labels that the rules or the run do not have; taught: those of
+            patients whose readings taught the model that votes.
     """
 
     rows: pl.DataFrame
     uncertain: int = 0
     apart: int = 0
     unknown: int = 0
+    taught: int = 0
 
 
 def reviewed_of(run: RunTables, label_sets: Mapping[str, LabelSet], settings: AggregateSettings) -> Reviewed:
     """Judge the exams that were read once more, from their votes alone, and put the readers' word beside it.
 
     They are judged by precedence and weighted majority before calibration: the label model and calibration have learned
-    from these very exams (their cross-validated figures are those of the choices).
+    from these very exams (their cross-validated figures are those of the choices). Exams of patients whose readings
+    taught the model that votes are left out.
     """
     findings = pl.DataFrame(
         [(one.id, entry.id) for one in label_sets.values() for entry in one.findings],
@@ -302,6 +270,9 @@ def reviewed_of(run: RunTables, label_sets: Mapping[str, LabelSet], settings: Ag
         orient="row",
     )
     status = run.gold.join(values, on=["label_set", "finding"], how="anti", maintain_order="left")
+    exams = exams_that_teach(run.exams.join(status, on="exam_id", how="semi"), _taught_share(run))
+    taught = status.join(exams, on="exam_id", how="semi").select(_KEY).n_unique()
+    status = status.join(exams, on="exam_id", how="anti", maintain_order="left")
     settled = status.group_by(_KEY, maintain_order=True).agg(
         pl.col("value").first(), apart=pl.col("value").n_unique() > 1, teaches=pl.col("teaches").fill_null(False).all()
     )
@@ -314,7 +285,7 @@ def reviewed_of(run: RunTables, label_sets: Mapping[str, LabelSet], settings: Ag
         .sort("exam_id", "label_set")
     )
     if scope.is_empty():
-        return Reviewed(pl.DataFrame(schema=REVIEWED), unknown=settled.height)
+        return Reviewed(pl.DataFrame(schema=REVIEWED), unknown=settled.height, taught=taught)
     votes = (
         run.votes.join(scope.lazy(), on=["exam_id", "label_set"], how="semi")
         .join(findings.lazy(), on=["label_set", "finding"], how="semi")
@@ -338,7 +309,14 @@ def reviewed_of(run: RunTables, label_sets: Mapping[str, LabelSet], settings: Ag
         uncertain=together.filter(~pl.col("apart") & (pl.col("value") == "uncertain")).height,
         apart=int(together["apart"].sum()),
         unknown=settled.height - together.height,
+        taught=taught,
     )
+
+
+def _taught_share(run: RunTables) -> float:
+    """Of which share of the patients readings taught the model that votes; 0: of none, or none votes."""
+    versions = run.labels.select(pl.col("model_version").unique()).collect()["model_version"]
+    return max((share for one in versions if (share := share_of_version(one)) is not None), default=0.0)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Weak labels: a statement of the rules counts by the probability that the label model gives it, and that probability
 is its target. Readings count more than anything: where a reader agreed, the statement is confirmed; where he did not,
-it is put right in the sentence that he marked, or in the only one that it can be.
+it is put right in the sentence that he marked, or in the only one that it can be. The readings of some patients only
+teach (`reportlabel.vote.taught`); those of the others are kept to judge the model by.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from reportlabel.train.examples import (
 from reportlabel.train.settings import ArchiveSettings
 from reportlabel.vote.bert import STATUSES, BertExtractor, report_sentences
 from reportlabel.vote.rules import supporting_mentions
+from reportlabel.vote.taught import exams_that_teach
 
 _REPORTS_AT_ONCE = 2_000
 _KEY = ["exam_id", "label_set", "finding"]
@@ -42,22 +44,35 @@ class WorkspaceTables:
         reports: those that count: report_id, exam_id, patient_id, text.
         labels: exam_id, label_set, finding, p_present.
         readings: exam_id, label_set, finding, value, spans; one row where readers agree.
+        readings_share: the share of patients whose readings are among them; None: nobody has read an exam of theirs.
     """
 
     reports: pl.DataFrame
     labels: pl.DataFrame
     readings: pl.DataFrame
+    readings_share: float | None = None
 
 
-def workspace_tables(workspace: Workspace) -> WorkspaceTables:
-    """Read what training needs of a workspace."""
-    exams = workspace.read("exams").select("exam_id", "patient_id")
+def workspace_tables(workspace: Workspace, *, readings_share: float) -> WorkspaceTables:
+    """Read what training needs of a workspace.
+
+    Of patients with readings only those that `reportlabel.vote.taught` chooses are learned from. The reports of the
+    others are left out as a whole: the labels of an exam that was read are what the reader said, and would teach it.
+    """
+    exams = workspace.read("exams").select("exam_id", patient_id=pl.coalesce("patient_id", "exam_id"))
+    said = workspace.read("readings")
+    read = exams.join(said.select("exam_id"), on="exam_id", how="semi")
+    teaching = exams_that_teach(read, readings_share)
+    left_out = read.join(teaching, on="exam_id", how="anti").select("patient_id").unique()
     reports = reports_that_count(workspace.read("reports")).join(exams, on="exam_id", how="inner")
     labels = workspace.read("labels").select(*_KEY, "p_present")
     return WorkspaceTables(
-        reports.select("report_id", "exam_id", "patient_id", "text").sort("report_id"),
+        reports.select("report_id", "exam_id", "patient_id", "text")
+        .join(left_out, on="patient_id", how="anti")
+        .sort("report_id"),
         labels,
-        agreed_readings(workspace.read("readings")),
+        agreed_readings(said.join(teaching, on="exam_id", how="semi", maintain_order="left")),
+        readings_share=None if teaching.is_empty() else readings_share,
     )
 
 

@@ -125,6 +125,7 @@ def card_text(
         f"- examples by split: {splits}; of training used: {sources}",
         "- text: the synthetic hospital, sentences made from the terms of the rules, and the examples of the rules. No "
         "report of a patient, unless the command names an archive",
+        f"- readings: {_readings(card.readings_share)}",
         f"- SHA-256 of the examples: `{card.data_sha256}`",
         f"- SHA-256 of the rules: `{card.rules_sha256}`",
         "",
@@ -162,6 +163,15 @@ def card_text(
         "",
     ]
     return "\n".join(lines)
+
+
+def _readings(share: float | None) -> str:
+    if share is None:
+        return "no reader's word taught it"
+    return (
+        f"those of {share:.0%} of the patients taught it, by a hash of the patient's id; a workspace in which it votes "
+        "judges it by those of the others"
+    )
 
 
 def _figure(value: float | None) -> str:

@@ -64,9 +64,10 @@ def run_train(
     gc.collect()
     gc.freeze()
     start = None if base is None else Base.load(base)
-    archive, sentences = None, []
+    archive, sentences, readings_share = None, [], None
     if workspace is not None:
-        tables = workspace_tables(open_workspace(workspace))
+        tables = workspace_tables(open_workspace(workspace), readings_share=chosen.archive.readings_share)
+        readings_share = tables.readings_share
         archive = archive_examples(
             tables,
             label_sets=annotator.rules.label_sets,
@@ -87,6 +88,7 @@ def run_train(
         archive=archive,
         base=start,
         sentences=sentences,
+        readings_share=readings_share,
         made_with=_command(out, workspace, base, recipe, pretrain=pretrain),
     )
     show_training(done, archive, console)

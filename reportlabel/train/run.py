@@ -109,6 +109,7 @@ def train_model(
     archive: pl.DataFrame | None = None,
     base: Base | None = None,
     sentences: Sequence[str] = (),
+    readings_share: float | None = None,
     made_with: str = "reportlabel train",
     threads: int | None = None,
 ) -> TrainRun:
@@ -121,6 +122,8 @@ def train_model(
             none is left out.
         base: a model from whose network, tokenizer and findings this training goes on.
         sentences: as the model reads them, without labels; the encoder first learns to fill in their masked pieces.
+        readings_share: the share of patients whose readings are in the archive (`reportlabel.vote.taught`). Where it
+            has readings and this is not given, the card says that those of all patients taught.
         made_with: the command line that made it, for the card.
         threads: threads of torch.
 
@@ -147,7 +150,7 @@ def train_model(
     regions = sorted(examples["region"].unique()) if base is None else base.card.regions
     validate = _some(examples.filter(pl.col("split") == "validate"), _VALIDATED)
     held_out = _some(examples.filter(pl.col("split") == "held_out"), _VALIDATED)
-    terms = finding_terms(rules, voting_findings(rules))
+    terms = finding_terms(rules, voting_findings(rules), settings.composed)
     tokenizer = _tokenizer(examples, terms, regions, annotator, settings, work, base)
     model = _network(
         train, validate, tokenizer, findings, regions, Augmenter.of(settings, terms, annotator.normaliser), settings,
@@ -176,6 +179,7 @@ def train_model(
         temperature=temperature,
         network=NetworkSizes(**settings.model.model_dump(include={"width", "layers", "heads", "inner"})),
         weights=ModelPart(file=_WEIGHTS, sha256=sha256_of(out / _WEIGHTS)),
+        readings_share=_readings_share(archive, base, readings_share),
         rules_sha256=rules.sha256,
         data_sha256=digest,
         seed=settings.fit.seed,
@@ -226,6 +230,14 @@ def torch_threads(threads: int | None) -> None:
         ) from error
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def _readings_share(archive: pl.DataFrame | None, base: Base | None, given: float | None) -> float | None:
+    """What the card says: the base's readings have taught this model, too."""
+    if given is None and archive is not None and (archive["source"] == "reading").any():
+        given = 1.0
+    known = [share for share in (given, None if base is None else base.card.readings_share) if share is not None]
+    return max(known, default=None)
 
 
 # --- the steps, each kept in the work folder --------------------------------------------------------------------------

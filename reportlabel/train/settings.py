@@ -88,10 +88,14 @@ class Augment(Strict):
 
 
 class ArchiveSettings(Strict):
-    """What the sentences of a workspace count: a statement of the rules, and one that a reader settled."""
+    """What the sentences of a workspace count: a statement of the rules, and one that a reader settled.
+
+    ``readings_share``: of so many of the patients readings teach; those of the others judge the model.
+    """
 
     weak_weight: Annotated[float, Field(gt=0, le=1)]
     reading_weight: Annotated[float, Field(gt=1)]
+    readings_share: Annotated[float, Field(gt=0, lt=1)]
     validate_each: Annotated[int, Field(ge=2)]
 
 
@@ -140,6 +144,7 @@ class TrainSettings(Strict):
     predicates: Predicates
     frames: list[str]
     places: Words
+    composed: Words
     confused: list[Annotated[list[str], Field(min_length=2)]]
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from reportlabel.annotate.annotator import Annotator
 from reportlabel.annotate.normalise import compact
@@ -27,6 +27,7 @@ from reportlabel.rulebook.models import LabelSet, Strict
 from reportlabel.rulebook.read_yaml import parse, read_yaml
 from reportlabel.schema import EXAM_VOTES, MENTIONS, VOTES
 from reportlabel.vote.rules import supporting_mentions
+from reportlabel.vote.taught import version_with_share
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -125,12 +126,16 @@ def _kind(path: Path) -> object:
 def classifier_version(folder: Path) -> str:
     """``<folder>@<hash of model.yaml>``; as that file holds the hashes of the others, it stands for all of them.
 
+    Behind it stands the share of patients whose readings taught the model, if any did; see `reportlabel.vote.taught`.
+
     Raises:
-        ConfigError: there is no model.
+        ConfigError: there is no model, or ``model.yaml`` cannot be read.
     """
-    if not (folder / MODEL_FILE).is_file():
+    path = folder / MODEL_FILE
+    if not path.is_file():
         raise ConfigError(no_model(folder))
-    return f"{folder.resolve().name}@{sha256_of(folder / MODEL_FILE)[:12]}"
+    version = f"{folder.resolve().name}@{sha256_of(path)[:12]}"
+    return version_with_share(version, parse(read_yaml(path), _Taught).readings_share)
 
 
 def no_model(folder: Path) -> str:
@@ -161,6 +166,12 @@ class NetworkSizes(Strict):
     inner: Annotated[int, Field(ge=1)]
 
 
+class _Taught(BaseModel):
+    """Of a ``model.yaml`` of any kind: who taught the model."""
+
+    readings_share: Annotated[float | None, Field(gt=0, le=1)] = None
+
+
 class ModelCard(Strict):
     """``model.yaml``: what a model is, what it reads and what it says.
 
@@ -172,6 +183,7 @@ class ModelCard(Strict):
         add_from: beside the rules a status counts from this confidence on, in sentences in which they found nothing.
         beside_from: the same in sentences in which they found another finding.
         weights: of the network before it became a graph, half precision; only training on from it needs them.
+        readings_share: the share of patients whose readings taught it (`reportlabel.vote.taught`); None: none did.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -189,6 +201,7 @@ class ModelCard(Strict):
     temperature: Temperature
     network: NetworkSizes
     weights: ModelPart | None = None
+    readings_share: Annotated[float | None, Field(gt=0, le=1)] = None
     rules_sha256: str
     data_sha256: str
     seed: int

@@ -22,6 +22,7 @@ from reportlabel.train.command import run_train
 from reportlabel.train.run import train_model
 from reportlabel.train.settings import TrainSettings, load_train_settings
 from reportlabel.vote.bert import read_card
+from reportlabel.vote.taught import exams_that_teach
 
 for needed in ("torch", "transformers", "accelerate", "onnx", "onnxruntime", "tokenizers"):
     pytest.importorskip(needed)
@@ -107,15 +108,18 @@ def test_a_study_with_a_classifier_has_its_votes(model: Path, workspace: Path) -
 def test_a_round_learns_from_the_workspace(
     model: Path, workspace: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, settings: TrainSettings
 ) -> None:
-    labels = open_workspace(workspace).read("labels").filter(pl.col("value") == "present")
-    some = labels.filter(pl.col("label_set") == "lung_ct").head(5)
+    tables = open_workspace(workspace)
+    labels = tables.read("labels").filter((pl.col("value") == "present") & (pl.col("label_set") == "lung_ct"))
+    some = labels.unique("exam_id", maintain_order=True)
+    share = settings.archive.readings_share
+    teaching = exams_that_teach(tables.read("exams").join(some, on="exam_id", how="semi"), share)
+    assert 0 < teaching.height < some.height
     readings = some.select(
         "exam_id", "label_set", "finding", reader=pl.lit("a"), value=pl.lit("present"),
         spans=pl.lit([], dtype=READINGS["spans"]), origin=pl.lit("confirmed"),
         read_at=pl.lit(datetime(2024, 1, 1)), annotation_id=pl.lit("1"), sha256=pl.lit(""),
     )  # fmt: skip
-    assert readings.height == 5
-    open_workspace(workspace).append("readings", readings.cast(READINGS))
+    tables.append("readings", readings.cast(READINGS))
     short = settings.model_copy(
         update={"recipes": {"round": settings.recipes["small"].model_copy(update={
             "patients": 10, "repeats": 1, "silent": 50, "frames_a_finding": 0, "epochs": 1})},
@@ -132,6 +136,15 @@ def test_a_round_learns_from_the_workspace(
     assert card.graph.sha256 != read_card(model).graph.sha256
     assert card.made_with == "reportlabel train WORKSPACE --base tiny --pretrain --out models/second"
     assert "that readers settled" in shown.getvalue() and " 0 that readers" not in shown.getvalue()
+    assert card.readings_share == share and "those of 50% of the patients" in (out / "README.md").read_text("utf-8")
+
+    # the readings that may have taught the model do not judge it; they judge one that no reading has taught
+    for voting, judging in ((out, some.height - teaching.height), (model, some.height), (None, some.height)):
+        run(folder / "hospital" / "archive.yaml", workspace, Options(parts=1, classifier=voting))
+        choices = tables.read("choices").filter(pl.col("label_set") == "lung_ct")
+        assert choices["n_reviewed"].sum() == judging
+        settled = tables.read("labels").filter(pl.col("review_state") == "reviewed")
+        assert settled.height == some.height  # the reader's word is the label all the same
 
 
 def test_what_cannot_be_trained_is_said(folder: Path) -> None:

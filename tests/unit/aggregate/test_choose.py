@@ -171,3 +171,16 @@ def test_each_modality_class_has_its_own_prevalence() -> None:
     by_class = dict(silent.group_by("modality_class").agg(pl.col("p_present").unique()).iter_rows())
     assert all(len(values) == 1 for values in by_class.values())
     assert by_class["CT"][0] > by_class["MRI"][0]
+
+
+def test_records_that_only_say_present_keep_their_own_voices() -> None:
+    chance = np.random.default_rng(1)
+    truth = (chance.random(3000) < 0.3).astype(np.int64)
+    sources = [Source(f"record/r{number}", "record", 0.6, 0.95, 1.0, says=("present",)) for number in range(4)]
+    sources += [Source("bert/m", "bert", 0.9, 0.9, 1.0), Source("rule/nodule", "rule", 0.9, 0.9, 1.0)]
+    votes = simulate(truth, sources, chance, finding="nodule")
+    copy = votes.filter(pl.col("function_id") == "record/r0").with_columns(function_id=pl.lit("record/copy"))
+    for table, together in ((votes, []), (pl.concat([votes, copy]), ["record/copy", "record/r0"])):
+        done = World(truth, table, exam_table(3000)).aggregate(pl.DataFrame(schema=READINGS))
+        groups = done.choices["groups"].to_list()[0]
+        assert [one for one in groups if len(one) > 1] == ([together] if together else [])

@@ -60,6 +60,121 @@ def test_independent_functions_stay_alone() -> None:
     assert len(set(fit(votes, functions).groups)) == len(functions)
 
 
+def simulate_one_way(
+    prevalence: float, seed: int, *, alone: int, copies: tuple[float, ...] = (), noisy: int = 2, exams: int = 3000
+) -> tuple[np.ndarray, np.ndarray, list[Function]]:
+    """Functions that only ever say present, copies of the first of them, and some that say both.
+
+    A copy keeps this share of the exams on which the original fires, and fires on as many others in their place.
+    """
+    chance = np.random.default_rng(seed)
+    truth = chance.random(exams) < prevalence
+    columns = []
+    for _ in range(alone):
+        often, seldom = chance.uniform(0.4, 0.7), chance.uniform(0.005, 0.06)
+        columns.append(chance.random(exams) < np.where(truth, often, seldom))
+    for kept in copies:
+        own = columns[0]
+        elsewhere = own.sum() * (1 - kept) / (~own).sum()
+        columns.append(np.where(own, chance.random(exams) < kept, chance.random(exams) < elsewhere))
+    votes = [np.where(fires, 2, SILENT) for fires in columns]
+    for _ in range(noisy):
+        right = chance.random(exams) < chance.uniform(0.85, 0.95)
+        votes.append(np.where(right == truth, 2, 0))
+    functions = [Function(str(number), "record", one_way=number < len(columns)) for number in range(len(votes))]
+    return np.column_stack(votes), truth.astype(np.int64), functions
+
+
+@pytest.mark.parametrize("prevalence", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize(("alone", "noisy"), [(3, 2), (4, 1), (4, 2)])
+def test_independent_one_way_functions_stay_alone(prevalence: float, alone: int, noisy: int) -> None:
+    for seed in range(5):
+        votes, truth, functions = simulate_one_way(prevalence, seed, alone=alone, noisy=noisy)
+        found = fit(votes, functions)
+        assert len(set(found.groups)) == len(functions)
+        apart = fit(votes, functions, find_groups=False)
+        assert np.mean((found.p_present - truth) ** 2) <= np.mean((apart.p_present - truth) ** 2)
+
+
+def test_functions_that_only_deny_are_compared_in_the_same_way() -> None:
+    for seed in range(4):
+        votes, _, functions = simulate_one_way(0.3, seed, alone=4, copies=(0.95,))
+        denying = np.where(votes == SILENT, SILENT, 2 - votes)  # the finding and its absence change places
+        groups = fit(denying, functions).groups
+        assert groups[4] == groups[0] and len(set(groups)) == len(functions) - 1
+
+
+def test_one_that_only_says_present_is_no_copy_of_one_that_only_says_absent() -> None:
+    votes, truth, functions = simulate_one_way(0.3, 2, alone=4)
+    votes[:, 1] = np.where((truth == 0) & (votes[:, 0] == SILENT), 0, SILENT)  # speaks where the other does not
+    groups = fit(votes, functions).groups
+    assert groups[0] != groups[1]
+
+
+@pytest.mark.parametrize("prevalence", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize("copies", [(1.0,), (0.95,), (0.95, 0.95), (0.8,)])
+def test_copies_of_a_one_way_function_share_its_voice(prevalence: float, copies: tuple[float, ...]) -> None:
+    for seed in range(4):
+        votes, truth, functions = simulate_one_way(prevalence, seed, alone=4, copies=copies)
+        found = fit(votes, functions)
+        same = [0, *range(4, 4 + len(copies))]
+        assert len(set(found.groups[same])) == 1
+        assert len(set(found.groups)) == len(functions) - len(copies)
+        apart = fit(votes, functions, find_groups=False)
+        assert np.mean((found.p_present - truth) ** 2) <= np.mean((apart.p_present - truth) ** 2) + 5e-4
+
+
+def test_a_function_that_fires_on_some_of_the_exams_of_another_shares_its_voice() -> None:
+    votes, _, functions = simulate_one_way(0.2, 7, alone=3)
+    some = np.random.default_rng(8).random(len(votes)) < 0.6
+    within = np.where(some, votes[:, 0], SILENT)
+    found = fit(np.column_stack([votes, within]), [*functions, Function("within", "record", one_way=True)])
+    assert found.groups[5] == found.groups[0]
+    assert len(set(found.groups)) == 5
+
+
+def test_copies_that_seldom_deny_are_near_copies() -> None:
+    chance = np.random.default_rng(4)
+    said = np.where(chance.random(200) < 0.1, 0, 2)
+    said[chance.random(200) < 0.3] = SILENT
+    other = np.where(chance.random(200) < 0.1, 0, 2)
+    assert 0 < (said == 0).sum() < 30
+    groups = fit(np.column_stack([said, said, other]), [Function(name, "record") for name in "abc"]).groups
+    assert groups[0] == groups[1] != groups[2]
+
+
+def test_few_exams_show_no_copies() -> None:
+    votes, _, functions = simulate_one_way(0.05, 1, alone=4, copies=(1.0,), exams=300)
+    assert (votes[:, 0] == 2).sum() < 30
+    assert len(set(fit(votes, functions).groups)) == len(functions)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_silence_that_speaks_makes_no_copies(seed: int) -> None:
+    """Both read every report and name the finding where it is there; elsewhere they seldom say anything."""
+    chance = np.random.default_rng(seed)
+    truth = (chance.random(5000) < 0.1).astype(np.int64)
+    columns = []
+    for _ in range(2):
+        said = np.where(chance.random(5000) < 0.85, 2, np.where(chance.random(5000) < 0.1, 0, SILENT))
+        denied = chance.random(5000)
+        columns.append(np.where(truth == 1, said, np.where(denied < 0.02, 0, np.where(denied < 0.04, 2, SILENT))))
+    for often in (0.4, 0.5, 0.6):
+        columns.append(np.where(chance.random(5000) < np.where(truth == 1, often, 0.02), 2, SILENT))
+    functions = [Function("rule", "rule", one_way=True), Function("bert", "bert", one_way=True)]
+    functions += [Function(f"record{number}", "record", one_way=True) for number in range(3)]
+    assert len(set(fit(np.column_stack(columns), functions).groups)) == 5
+
+
+def test_functions_that_tell_nothing_judge_no_others() -> None:
+    votes, truth, functions = simulate_one_way(0.3, 1, alone=4)
+    deaf = [Function(one.id, one.kind) for one in functions]  # they speak or not, and the model does not hear which
+    found = fit(votes, deaf)
+    assert len(set(found.groups)) == 6
+    apart = fit(votes, deaf, find_groups=False)
+    assert np.mean((found.p_present - truth) ** 2) <= np.mean((apart.p_present - truth) ** 2)
+
+
 def test_parameters_are_recovered() -> None:
     votes, truth, functions = simulate(0.2, exams=50_000)
     fitted = fit(votes, functions)

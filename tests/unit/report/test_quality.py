@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, datetime
 from functools import cache
@@ -18,6 +19,7 @@ from reportlabel.deidentify.search import Searcher
 from reportlabel.errors import ConfigError, InputError, RefusedError
 from reportlabel.evaluate.diagnostic import TwoByTwo
 from reportlabel.export import deliverable
+from reportlabel.export.cells import Cells
 from reportlabel.export.deliverable import HandedOver, Sources, StudyTables, write_deliverable
 from reportlabel.export.manifest import read_manifest, verify_manifest
 from reportlabel.protocol import load_protocol
@@ -25,7 +27,6 @@ from reportlabel.report import quality
 from reportlabel.report.quality import render_quality_page, run_report, write_quality_page
 from reportlabel.report.quality_numbers import (
     REVIEWED,
-    Cells,
     RunTables,
     Score,
     attrition_of,
@@ -52,6 +53,7 @@ from reportlabel.schema import (
     WORKSPACE,
 )
 from reportlabel.store import Workspace
+from reportlabel.vote.taught import exams_that_teach
 from tests.unit.export.study_workspace import RARE, World
 
 EXAMS_OF_TEST = 60
@@ -223,6 +225,14 @@ def make(folder: Path, *, read: bool = True) -> Workspace:
     return workspace
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _drawn_in_order() -> Iterator[None]:
+    """The hash that draws the audit has the exams in the order of their numbers, so that no doubtful one is drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reportlabel.review.reasons.hash_number", lambda _key, name: int(name.removeprefix("E-")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return make(tmp_path_factory.mktemp("quality") / "workspace")
@@ -285,6 +295,20 @@ def test_K8_labels_of_the_audit_against_readers(run: RunTables) -> None:
     assert (score.precision().estimate, score.recall().estimate) == (17 / 19, 1.0)
     f1 = score.f1()
     assert f1.estimate == pytest.approx(2 * 17 / (2 * 17 + 2)) and f1.low < f1.estimate < f1.high
+
+
+def test_readings_that_taught_the_model_are_not_compared_with_its_labels(run: RunTables) -> None:
+    settings = load_settings(book().folder / "aggregate.yaml")
+    before = reviewed_of(run, book().label_sets, settings)
+    voted = replace(run, labels=run.labels.with_columns(model_version=pl.lit("ours@0123456789ab+readings0.5")))
+    found = reviewed_of(voted, book().label_sets, settings)
+    taught = exams_that_teach(run.exams, 0.5).join(run.gold, on="exam_id", how="semi").height
+    assert before.taught == 0 and found.taught == taught
+    left = found.rows.height + found.apart + found.uncertain
+    assert 0 < left == before.rows.height + before.apart + before.uncertain - taught
+    told = section(render_quality_page(voted, book(), protocol=None), "against")
+    assert f"{taught} of patients whose readings taught the model that votes" in told
+    assert "taught the model" not in section(render_quality_page(run, book(), protocol=None), "against")
 
 
 def test_f1_interval_of_perfect_labels_is_not_one_to_one() -> None:
