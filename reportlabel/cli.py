@@ -5,7 +5,9 @@ Heavy imports stand inside the commands, so that ``reportlabel --help`` is quick
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,7 +56,10 @@ Model = Annotated[Path | None, typer.Option("--model", help="Folder of another s
 
 
 def main() -> None:
-    """Entry point: errors that a user can mend end with one message and an exit code, never a traceback."""
+    """Entry point: errors that a user can mend end with one message and an exit code, never a traceback.
+
+    So do troubles of the machine: a full disk, a file that cannot be read or written, too little memory.
+    """
     try:
         app()
     except ReportLabelError as error:
@@ -67,6 +72,49 @@ def main() -> None:
         # the reader of our output (head, less) has gone; say nothing more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(int(ExitCode.DONE))
+    except Exception as error:
+        problem = _of_the_machine(error)
+        if problem is None:
+            raise
+        _errors().print(f"[bold red]error:[/] {_escaped(problem)}", highlight=False, soft_wrap=True)
+        sys.exit(int(ExitCode.USAGE))
+
+
+_OS_ERROR = re.compile(r"\(os error (\d+)\)", re.ASCII)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """What to say where files, disk or memory are the trouble; None for any other exception, which is a defect of ours.
+
+    The libraries that write the tables of a workspace name the number of an error only in their text, and not all of
+    their exceptions are an `OSError`.
+    """
+    if isinstance(error, MemoryError):
+        return "the memory is not enough; run again with fewer --workers, or on a machine with more"
+    named = _OS_ERROR.search(str(error))
+    if not isinstance(error, OSError) and named is None:
+        return None
+    number = (error.errno if isinstance(error, OSError) else None) or (int(named[1]) if named else None)
+    reason = os.strerror(number) if number else type(error).__name__
+    if number in _FULL:
+        remedy = "make room and run the same command again; nothing is lost, what was written before is whole"
+    elif number in _FORBIDDEN:
+        remedy = "correct the rights of the file or folder, or give another one, and run again"
+    else:
+        remedy = "mend that and run the same command again"
+    file = error.filename if isinstance(error, OSError) else None
+    return f"{_shown_file(file)}{reason}: {remedy}"
+
+
+def _shown_file(name: object) -> str:
+    """The file of an exception, without numbers that may be of patients."""
+    if not isinstance(name, str | bytes | os.PathLike):
+        return ""
+    from reportlabel.ingest.stage import hidden_numbers
+
+    return f"{hidden_numbers(os.fsdecode(name))}: "
 
 
 @app.command()

@@ -6,8 +6,8 @@ same with as many random exams. The figure is label F1: F1 of present for each l
 over the labels that enough exams have.
 
 Chosen exams are no sample of all exams: a label model or calibration that learns from them takes the doubtful for the
-usual. So the arm ``chosen`` learns from the exams that were drawn at random alone; ``chosen, all teach`` shows what becomes of learning
-from all of them.
+usual. So the arm ``chosen`` learns from the exams that were drawn at random alone; ``chosen, all teach`` shows what
+becomes of learning from all of them.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import polars as pl
 
+from reportlabel.errors import InputError
 from reportlabel.evaluate import metrics
 from reportlabel.evaluate.compare import STATUSES, Kind, gold_labels, kinds, numbers_agree, pair, predicted_labels
 from reportlabel.evaluate.metrics import Codes, Floats
@@ -132,6 +133,7 @@ def evaluate(predicted: pl.DataFrame, gold: pl.DataFrame, *, bootstrap: int = 10
 def evaluate_checked(predicted: pl.DataFrame, gold: pl.DataFrame, *, bootstrap: int, seed: int) -> Evaluation:
     """`evaluate` for tables that `compare.predicted_labels` and `compare.gold_labels` have given."""
     pairs = pair(predicted, gold)
+    _refuse_misspelt(gold, predicted)
     kind_of = kinds(pairs.scored)
     reports = pairs.scored["report_id"].unique().sort()
     tables = [_classed(rows, kind_of[finding]) for finding, rows in _by_finding(pairs.scored)]
@@ -161,6 +163,22 @@ def evaluate_checked(predicted: pl.DataFrame, gold: pl.DataFrame, *, bootstrap: 
         gold_only=pairs.gold_only,
         predicted_only=pairs.predicted_only,
     )
+
+
+def _refuse_misspelt(gold: pl.DataFrame, predicted: pl.DataFrame) -> None:
+    """Refuse gold values that are no status, of findings that are predicted with statuses, in whatever report.
+
+    Alone they would pass for a set of values of its own, of which every prediction is wrong.
+    """
+    said = predicted.filter(pl.col("predicted") != "not_mentioned")
+    with_status = said.group_by("finding").agg(pl.col("predicted").is_in(STATUSES).all().alias("only")).filter("only")
+    wrong = gold.filter(~pl.col("gold").is_in(STATUSES)).join(with_status, on="finding", how="semi")
+    if not wrong.is_empty():
+        first = wrong.sort("gold_row").row(0, named=True)
+        raise InputError(
+            f"gold labels, data row {first['gold_row']}: the value for {first['finding']} is not one of "
+            f"{', '.join(STATUSES)}, as the predictions of this finding are; correct it"
+        )
 
 
 def _by_finding(scored: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Protocol, cast
 from pydantic import BaseModel, Field
 
 from reportlabel.errors import ConfigError, InputError
-from reportlabel.ingest.codes import files_below
+from reportlabel.ingest.codes import listed
 from reportlabel.ingest.rows import Row, Source
 from reportlabel.rulebook.models import Strict
 from reportlabel.rulebook.read_yaml import Document, parse, read_yaml
@@ -167,21 +167,31 @@ def _option_names(module: ModuleType) -> set[str]:
     }
 
 
-def _recognised(path: Path, root: Path, site: str | None) -> tuple[list[Source], list[Path]]:
-    """The sources below a path: one a folder where all below it is of one format, else one a file."""
-    if path.is_file():
-        found = _format_of_file(path)
+def _recognised(
+    path: Path, root: Path, site: str | None, *, is_folder: bool | None = None
+) -> tuple[list[Source], list[Path]]:
+    """The sources below a path: one a folder where all below it is of one format, else one a file.
+
+    Links that lead nowhere, or to a folder in which they lie, are files that nobody knows.
+    """
+    if is_folder is None:
+        is_folder = path.is_dir()
+    if not is_folder:
+        found = _format_of_file(path) if path.is_file() else None
         return ([Source(found, path, root, site)], []) if found else ([], [path.relative_to(root)])
     for folder_format in ("ssmix2", "parquet"):
         if reader_of(folder_format).recognise(path):
             return [Source(folder_format, path, root, site)], []
-    children = sorted(one for one in path.iterdir() if not one.name.startswith("."))
-    folders = [one for one in children if one.is_dir()]
-    files = [one for one in files_below(path) if one.parent == path] if len(folders) < len(children) else []
+    try:
+        children = listed(path)
+    except OSError:
+        return [], [path.relative_to(root)]
+    folders = [path / name for name, is_below in children if is_below]
+    files = [path / name for name, is_below in children if not is_below]
     sources: list[Source] = []
     unknown: list[Path] = []
     for folder in folders:
-        below = _recognised(folder, root, site)
+        below = _recognised(folder, root, site, is_folder=True)
         sources += below[0]
         unknown += below[1]
     if len(files) > _LOOKED_AT * 2 and (alike := _format_of_many(files)):
@@ -189,7 +199,7 @@ def _recognised(path: Path, root: Path, site: str | None) -> tuple[list[Source],
         sources += [Source(alike, one, root, site) for one in files] if folders else [Source(alike, path, root, site)]
         return sources, unknown
     for file in files:
-        below = _recognised(file, root, site)
+        below = _recognised(file, root, site, is_folder=False)
         sources += below[0]
         unknown += below[1]
     formats = {one.format for one in sources}

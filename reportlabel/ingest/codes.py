@@ -4,15 +4,17 @@
     icd10("C34.9"), icd10("Ｃ３４９")                                   "C349"
     measure("<0.5"), measure("１２．５mg")                              Measure(0.5, "<", ""), Measure(12.5, "", "mg")
     patient_number("7", width=8)                                        "00000007"
-    shown_path(path, source)                                            "dicom/…/1.2.392.3/CT000001.dcm"
+    shown_path(path, source)                                            "dicom/…/…/CT000001.dcm (sha256 3fa9 c2d1)"
 
 What cannot be read is None, never an error.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Container, Iterator
 from functools import lru_cache
@@ -25,6 +27,7 @@ from reportlabel.errors import ConfigError
 from reportlabel.ingest.rows import Source
 
 __all__ = [
+    "LONG_UID",
     "Measure",
     "fee_code_system",
     "files_below",
@@ -32,6 +35,7 @@ __all__ = [
     "is_damaged_number",
     "jlac10_system",
     "k_code",
+    "listed",
     "measure",
     "narrow",
     "options_of",
@@ -61,6 +65,10 @@ _CHAPTERS = ("K", "D", "N")
 _ONLY_DIGITS = re.compile(r"\d{5,}(\.\w{1,5})*", re.ASCII)
 _DAY_IN_A_NAME = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(\.\w{1,5})*", re.ASCII)
 _DIGITS = re.compile(r"\d{4,}", re.ASCII)
+
+_ORDER_OR_TIME = re.compile(r"[\d…]*(?:\d{7,}|…)[\d…]*", re.ASCII)
+LONG_UID = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}(?![\d.]*\d)", re.ASCII)
+"""A DICOM UID in a name, as studies, series and images have."""
 
 _NO_DATA = (".", "~$", "Thumbs.db", "desktop.ini")
 
@@ -185,19 +193,45 @@ def study_uid(text: str | None) -> str | None:
 
 
 def files_below(path: Path) -> Iterator[Path]:
-    """A file itself, or the files of a folder and its folders in the order of names, without those of the desktop."""
-    if not path.is_dir():
+    """A file itself, or the files of a folder and its folders in the order of names, without those of the desktop.
+
+    What cannot be walked into is given as if it were a file, so that who opens it says that it cannot be read: a link
+    to nothing, a link to a folder in which it lies itself, a folder that may not be listed.
+    """
+    try:
+        entries = listed(path) if path.is_dir() else None
+    except OSError:
+        entries = None
+    if entries is None:
         yield path
         return
-    with os.scandir(path) as found:
-        entries = sorted((entry.name, entry.is_dir()) for entry in found)
     for name, is_folder in entries:
-        if name.startswith(_NO_DATA):
-            continue
         if is_folder:
             yield from files_below(path / name)
         else:
             yield path / name
+
+
+def listed(folder: Path | str) -> list[tuple[str, bool]]:
+    """The names in a folder, sorted, without those of the desktop, and which are folders that may be walked into.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    with os.scandir(folder) as found:
+        return sorted((one.name, _is_below(one)) for one in found if not one.name.startswith(_NO_DATA))
+
+
+def _is_below(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, and no link to one in which the link lies."""
+    if not entry.is_symlink():
+        return entry.is_dir()
+    if not os.path.isdir(entry.path):
+        return False
+    target = os.path.realpath(entry.path)
+    # by every folder on the way, because the way may have led through other links
+    above = (os.path.realpath(folder) for folder in Path(os.path.abspath(entry.path)).parents)
+    return not any(Path(folder).is_relative_to(target) for folder in above)
 
 
 def shown_path(path: Path, source: Source, *, patient_id: str | None = None, suspicious: bool = False) -> str:
@@ -207,12 +241,37 @@ def shown_path(path: Path, source: Source, *, patient_id: str | None = None, sus
         patient_id: of the row, where it is known; wherever it stands in the path it is hidden.
         suspicious: hide every long number but UIDs, for files whose patient is not known. Without it names that are
             long numbers and no dates are hidden.
+
+    Where something is hidden the file is of one patient: then numbers of orders, times and UIDs are hidden as well, and
+    the path ends in the first digits of the SHA-256 of the file (`sha256sum` finds it by them).
     """
+    parts = path.parts[-1:]
+    for real in (os.path.abspath, os.path.realpath):
+        at, root = Path(real(path)), real(source.root)
+        if at.is_relative_to(root):
+            parts = at.relative_to(root).parts
+            break
+    shown = [_shown(part, patient_id, suspicious) for part in parts]
+    if not any("…" in part for part in shown):
+        return "/".join(shown)
+    hidden = ("…" if study_uid(part) else _ORDER_OR_TIME.sub("…", LONG_UID.sub("…", part)) for part in shown)
+    return "/".join(hidden) + _digits_of(path)
+
+
+def _digits_of(path: Path) -> str:
+    """In two blocks, because a long run of digits would be hidden; nothing of what cannot be read."""
     try:
-        parts = path.resolve().relative_to(source.root.resolve()).parts
-    except ValueError:
-        parts = path.parts[-1:]
-    return "/".join(_shown(part, patient_id, suspicious) for part in parts)
+        found = path.stat()
+        digits = _sha256(path, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else ""
+    except OSError:
+        digits = ""
+    return digits and f" (sha256 {digits[:4]} {digits[4:8]})"
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, _size: int, _changed_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _shown(part: str, patient_id: str | None, suspicious: bool) -> str:

@@ -52,7 +52,7 @@ BAD_DATE = "The date of the study cannot be read."
 NO_SITE = "It is not known of which hospital the file is."
 
 REASONS = {
-    UNREADABLE: "Copy the file again.",
+    UNREADABLE: "Copy the file again, or take it out if it is a link that leads nowhere.",
     NOT_DICOM: "Take it out of the folder.",
     DAMAGED: "Send the study again from the archive.",
     NO_PATIENT: "Correct the study in the archive.",

@@ -37,7 +37,7 @@ from reportlabel.ingest.codes import (
     shown_path,
 )
 from reportlabel.ingest.dates import is_blank, parse_day
-from reportlabel.ingest.encoding import choose_encoding, utf8_blocks
+from reportlabel.ingest.encoding import WrongEncodingError, choose_encoding, utf8_blocks
 from reportlabel.ingest.rows import PatientRow, Quarantined, RecordRow, Row, Source
 from reportlabel.rulebook.load import rules_folder
 from reportlabel.rulebook.models import Strict
@@ -47,6 +47,7 @@ __all__ = ["REASONS", "fee_items", "files", "read", "recognise"]
 
 UNREADABLE = "The file cannot be read."
 NOT_DPC = "The file has neither the 31 columns of an EF file nor the 17 of a form 1."
+WRONG_ENCODING = "The file is not in the encoding that archive.yaml names for it."
 UNDECODABLE = "The row has bytes that do not fit the encoding of the file."
 WRONG_WIDTH = "The row has not the number of columns of its file."
 NO_PATIENT = "The row has no patient identifier of digits."
@@ -55,8 +56,9 @@ BAD_DATE = "The date of the row cannot be read."
 DUPLICATE = "The row stands twice in the file."
 
 REASONS = {
-    UNREADABLE: "Copy the file again.",
+    UNREADABLE: "Copy the file again, or take it out if it is a link that leads nowhere.",
     NOT_DPC: "Export it as tab-separated text, or take it out of the folder.",
+    WRONG_ENCODING: "Correct the encoding in archive.yaml, or leave it out: the bytes of the file tell it.",
     UNDECODABLE: "Export the file again as Shift_JIS (cp932), or give its encoding in archive.yaml.",
     WRONG_WIDTH: "A tab or a line end inside a name shifts the columns: correct the master, export again.",
     NO_PATIENT: "Correct the data identifier of the row.",
@@ -204,6 +206,8 @@ def read(path: Path, source: Source) -> Iterator[Row]:
     reader = _Reader(path, source, _rules(), options_of(source, DpcOptions), tuple(_rules().drugs))
     try:
         yield from reader.rows()
+    except WrongEncodingError:
+        yield reader.quarantined(None, "file", WRONG_ENCODING)
     except InputError:
         yield reader.quarantined(None, "file", UNREADABLE)
 

@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 
 from reportlabel.errors import ConfigError, InputError
 
-__all__ = ["ENCODINGS", "EncodingChoice", "choose_encoding", "utf8_blocks"]
+__all__ = ["ENCODINGS", "EncodingChoice", "WrongEncodingError", "choose_encoding", "utf8_blocks"]
 
 BLOCK_BYTES = 4 * 1024 * 1024
 SAMPLE_LINES = 20_000
@@ -30,6 +30,10 @@ _SAME_AS_UTF8 = {"utf8", "utf_8", "utf-8-sig", "utf_8_sig", "u8"}
 # Python's cp932 lets these single bytes through (0x80, 0xA0, 0xFD-0xFF); no Japanese text holds them, damaged files do.
 _CP932_DAMAGE = {0x80: 0xDC80, 0xF8F0: 0xDCA0, 0xF8F1: 0xDCFD, 0xF8F2: 0xDCFE, 0xF8F3: 0xDCFF}
 _CP932_DAMAGED = re.compile("[\x80\uf8f0-\uf8f3]")
+
+
+class WrongEncodingError(InputError):
+    """The file is not in the encoding that was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,8 @@ def choose_encoding(path: Path, *, encoding: str | None = None) -> EncodingChoic
 def utf8_blocks(path: Path, *, encoding: str) -> Iterator[bytes]:
     """The content of `path` (gzip is unpacked where the name ends in .gz) as blocks of UTF-8 bytes without BOM.
 
-    What cannot be decoded comes out as bytes that are not valid UTF-8. Raises `InputError` if reading fails.
+    What cannot be decoded comes out as bytes that are not valid UTF-8. Raises `InputError` if reading fails, of which
+    `WrongEncodingError` where nothing of the file can be decoded (UTF-16 without its mark).
     """
     if encoding == "utf-8":
         blocks = _blocks(path)
@@ -91,17 +96,27 @@ def utf8_blocks(path: Path, *, encoding: str) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     at_start = True
     for block in _blocks(path):
-        text = decoder.decode(block)
+        text = _decoded(decoder, block, path=path, encoding=encoding)
         if at_start and text:
             text, at_start = text.removeprefix("\ufeff"), False
         yield _utf8(text, encoding=encoding)
     yield _rest(decoder, encoding=encoding)
 
 
+def _decoded(decoder: codecs.IncrementalDecoder, block: bytes, *, path: Path, encoding: str) -> str:
+    try:
+        return decoder.decode(block)
+    except UnicodeError:  # it quotes the bytes
+        pass
+    raise WrongEncodingError(
+        f"{path}: is not {encoding}; give the encoding it is in ({', '.join(ENCODINGS)}), or none: the bytes tell it"
+    )
+
+
 def _rest(decoder: codecs.IncrementalDecoder, *, encoding: str) -> bytes:
     try:
         return _utf8(decoder.decode(b"", True), encoding=encoding)
-    except UnicodeDecodeError:  # half a UTF-16 unit at the end of the file
+    except UnicodeError:  # half a UTF-16 unit at the end of the file
         return b"\xff"
 
 

@@ -64,7 +64,7 @@ SEVERAL_STUDIES = "Reports name several studies; they were used for the first."
 UNREAD_VALUES = "Dates or words beside the main ones could not be read; the rows were used without them."
 
 REASONS = {
-    UNREADABLE: "Copy the file again.",
+    UNREADABLE: "Copy the file again, or take it out if it is a link that leads nowhere.",
     NOT_FHIR: "Export it as NDJSON or JSON, or take it out of the folder.",
     BROKEN: "Export the resource again; in NDJSON each stands on one line. Of a broken Bundle the rest was not read.",
     UNDECODABLE: "Export the resource again as UTF-8.",

@@ -75,7 +75,7 @@ DUPLICATE = "The row stands twice in the file."
 UNREAD_VALUES = "Values beside the main ones could not be read; the rows were used without them."
 
 REASONS = {
-    UNREADABLE: "Copy the file again.",
+    UNREADABLE: "Copy the file again, or take it out if it is a link that leads nowhere.",
     UNKNOWN_TABLE: "Name the file after its table, or take it out of the folder.",
     COLUMN_MISSING: "Add the column, or correct its name:",
     COLUMN_TYPE: "Write it as strings, numbers, dates or timestamps:",

@@ -22,6 +22,9 @@ and requests are not read at all.
 
 What these tables do not say: the exam's dose and contrast (unless they have such columns), ICD-10, drugs. A table
 without a status column has final reports. `row` of what is quarantined is the line of the file where the row begins.
+
+Every line below the header is part of a row that comes out, or of one that is quarantined. Where a row is damaged so
+that the next ones cannot be told from it, the remedy of the quarantined row says how many lines went with it.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ import codecs
 import csv
 import re
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -56,7 +59,7 @@ from reportlabel.ingest.codes import (
 )
 from reportlabel.ingest.dates import age_on, is_blank, parse_age, parse_clock, parse_day, parse_moment
 from reportlabel.ingest.dpc import fee_items
-from reportlabel.ingest.encoding import choose_encoding, utf8_blocks
+from reportlabel.ingest.encoding import WrongEncodingError, choose_encoding, utf8_blocks
 from reportlabel.ingest.rows import ExamRow, PatientRow, Quarantined, RecordRow, ReportRow, Row, Source
 from reportlabel.rulebook.load import rules_folder
 from reportlabel.rulebook.models import Strict
@@ -72,7 +75,9 @@ NO_TEXT_COLUMN = (
     "No column with findings, impression or text of the reports was found; the exams were read without them."
 )
 NO_SITE = "It is not known of which hospital the file or row is."
+WRONG_ENCODING = "The file is not in the encoding that archive.yaml names for it."
 BROKEN = "The quotes of the row are broken, or a cell does not end."
+TOO_LONG = "A cell of the row is longer than the limit."
 WRONG_WIDTH = "The row has more or fewer cells than the header."
 SHIFTED = "Values of the row stand in the wrong columns."
 UNDECODABLE = "The row has bytes that do not fit the encoding of the file."
@@ -87,14 +92,22 @@ CANCELLED = "The record was cancelled."
 DAMAGED_NUMBERS = "A spreadsheet has damaged numbers of exams; the rows were used without these numbers."
 UNREAD_VALUES = "Dates or words beside the main ones could not be read; the rows were used without them."
 
+_MAX_LINES = 5_000
+_MAX_CHARS = 131_072
+"""Of a cell: what the csv module of Python takes. Most longer ones are cells whose closing quote is missing."""
+
 REASONS = {
-    UNREADABLE: "Copy the file again.",
+    UNREADABLE: "Copy the file again, or take it out if it is a link that leads nowhere.",
     NOT_A_TABLE: "Save it as CSV UTF-8, or take it out of the folder.",
     UNKNOWN_TABLE: "Name the table and its columns in archive.yaml (table, columns).",
     COLUMN_MISSING: "Name the columns in archive.yaml (columns: patient_id, day).",
     NO_TEXT_COLUMN: "Name the columns in archive.yaml (columns: findings, impression or text).",
     NO_SITE: "Name the hospital in archive.yaml (site).",
+    WRONG_ENCODING: "Correct the encoding in archive.yaml, or leave it out: the bytes of the file tell it.",
     BROKEN: 'Double each " inside a quoted cell and close it; export the row again.',
+    TOO_LONG: (
+        f"The limit is {_MAX_CHARS:,} characters, and {_MAX_LINES:,} lines a row: split what are several reports."
+    ),
     WRONG_WIDTH: "Quote cells that hold line ends or delimiters; export the row again.",
     SHIFTED: "Quote cells that hold delimiters; export the row again.",
     UNDECODABLE: "Export the row again in cp932 or UTF-8, or give the encoding in archive.yaml.",
@@ -109,7 +122,8 @@ REASONS = {
     DAMAGED_NUMBERS: "Export the table again, without opening it in a spreadsheet.",
     UNREAD_VALUES: "Correct them, or add the words to rules/ingest/ris_csv.yaml.",
 }
-"""The reasons for which a row or file is quarantined, and what mends it."""
+"""The reasons for which a row or file is quarantined, and what mends it; of a damaged row that takes several lines of
+the file the remedy goes on with their number."""
 
 TableName = Literal["radiology", "pathology", "physiology", "surgery"]
 ValueName = Literal["sex", "status", "side", "modality", "body_part"]
@@ -118,13 +132,12 @@ Headers = list[str]
 _LOOKED_AT = 20
 _HEAD_LINES = 200
 _DATES = ("birth", "day", "received", "reported", "confirmed")
-_MAX_LINES = 5_000
-"""A row of more lines is one whose closing quote is missing."""
 _DAMAGED = re.compile("[\udc80-\udcff]")
 _NOT_COMPARED = re.compile(r"[\s_\-./:()\[\]・、,/:*#№]+")
 _IN_BRACKETS = re.compile(r"[(\[][^()\[\]]*[)\]]")
 _LINE_END = re.compile("\r\n|\r|\x0b|\x0c")  # a database writes line ends inside cells as vertical tabs
 _INTEGER = re.compile(r"\d{1,6}", re.ASCII)
+_ID = re.compile(r"(?=.*[0-9])[0-9A-Za-z._/-]+", re.ASCII)
 _CAPITALS = re.compile(r"[A-Z][A-Z0-9_ ]{1,15}", re.ASCII)
 _BRACKETED_HEADING = re.compile(r"[【\[［＜<■●◆(（]\s*([^】\]］＞>)）\n]+)[】\]］＞>)）]")
 _FIRST_LINE = re.compile(r"[■●◆・\s]*([^\n:：]+)[:：]?\s*(?:\n|$)")
@@ -358,6 +371,8 @@ def read(path: Path, source: Source) -> Iterator[Row]:
             yield Quarantined(shown, None, "file", table, REASONS[table])
             return
         yield from _Reader(path, source, options, words, table).rows()
+    except WrongEncodingError:
+        yield Quarantined(shown, None, "file", WRONG_ENCODING, REASONS[WRONG_ENCODING])
     except InputError:
         yield Quarantined(shown, None, "file", UNREADABLE, REASONS[UNREADABLE])
 
@@ -450,11 +465,21 @@ def _folded(text: str) -> str:
 
 
 class _Record(NamedTuple):
-    """Cells of a record, the line where it begins, and what is wrong with it if anything."""
+    """Cells of a record, the line where it begins, and what is wrong with it if anything.
+
+    ``taken``: of a record whose end is not known, the lines that were read in search of it. ``lines``: of the file,
+    as far as they go with it.
+    """
 
     line: int
     cells: list[str]
     fault: str
+    taken: tuple[str, ...] = ()
+    lines: int = 1
+
+
+class _TooManyLinesError(Exception):
+    """The record being read does not end."""
 
 
 class _Lines:
@@ -474,7 +499,7 @@ class _Lines:
         self.number += 1
         self.taken.append(line)
         if len(self.taken) > _MAX_LINES:
-            raise csv.Error("too many lines")
+            raise _TooManyLinesError
         return line
 
     def keep_first(self) -> None:
@@ -506,9 +531,11 @@ def _records(lines: _Lines, delimiter: str) -> Iterator[_Record]:
             cells = next(reader)
         except StopIteration:
             return
-        except csv.Error:
+        except (csv.Error, _TooManyLinesError) as error:
+            long = isinstance(error, _TooManyLinesError) or "field limit" in str(error)
+            taken = tuple(lines.taken)
             lines.keep_first()
-            yield _Record(start, [], BROKEN)
+            yield _Record(start, [], TOO_LONG if long else BROKEN, taken)
             continue
         if cells and (len(cells) > 1 or cells[0].strip()):
             yield _Record(start, cells, "")
@@ -614,8 +641,21 @@ def _name(text: str) -> str | None:
 _Kept = TypeVar("_Kept")
 
 
+@dataclass
+class _Broken:
+    """A row that cannot be read: where it begins, why, its last line so far, and how many cells it has up to there."""
+
+    line: int
+    fault: str
+    last_line: int
+    width: int
+
+    def record(self) -> _Record:
+        return _Record(self.line, [], self.fault, lines=self.last_line - self.line + 1)
+
+
 class _Row:
-    """The cells of one row by field."""
+    """The cells of one row by field; cells that it lacks are empty."""
 
     __slots__ = ("_values", "cells", "columns", "line")
 
@@ -623,7 +663,7 @@ class _Row:
         self.line = line
         self.cells = cells
         self.columns = columns
-        self._values = {name: cells[index].strip() for name, index in columns.items()}
+        self._values = {name: cells[index].strip() for name, index in columns.items() if index < len(cells)}
 
     def raw(self, name: str) -> str:
         return self._values.get(name, "")
@@ -669,7 +709,9 @@ class _Reader:
             yield self._quarantined(None, "file", NO_TEXT_COLUMN)
         for record in self._good_records():
             if record.fault:
-                yield self._quarantined(record.line, self.table.name, record.fault)
+                found = self._quarantined(record.line, self.table.name, record.fault)
+                several = f"{found.remedy} Lines: {record.lines}."
+                yield found if record.lines == 1 else replace(found, remedy=several)
                 continue
             yield from self._row(_Row(record.line, record.cells, self.table.columns))
         for reason, count in sorted(self.notes.items()):
@@ -681,29 +723,92 @@ class _Reader:
         return Quarantined(shown, row, kind, reason, REASONS[reason])
 
     def _good_records(self) -> Iterator[_Record]:
-        """Records below the header. After a broken one, lines are passed over until one begins a good record."""
+        """Records below the header, good and broken; no line is passed over without being counted in one of them."""
         width = self.table.width
         lines = _Lines(_lines(self.path, self.table.encoding))
-        lost = False
+        for _ in islice(lines, self.table.header_line - 1):
+            lines.taken.clear()
+        broken: _Broken | None = None
         for record in _records(lines, self.table.delimiter):
-            cells = record.cells
-            if record.line <= self.table.header_line or cells == self.table.header:  # again, in a file of several
+            if record.line == self.table.header_line:
                 continue
-            fault = record.fault or ("" if len(cells) == width else WRONG_WIDTH)
-            if lost and (fault or not self._begins(cells)):
-                lines.keep_first()  # inside the broken record
+            if record.cells == self.table.header:  # again, in a file of several
+                if broken:
+                    yield broken.record()
+                broken = None
                 continue
-            lost = bool(fault)
+            fault = record.fault or ("" if len(record.cells) == width else WRONG_WIDTH)
+            taken = record.taken or lines.taken
+            if self._swallows(taken):
+                fault = BROKEN
+            whole = fault in ("", WRONG_WIDTH)
+            cells = record.cells if whole else self._first_cells(taken[0])
+            if broken and self._goes_with(broken, cells, fault):
+                lines.keep_first()  # the lines below are looked at one by one
+                broken.last_line = record.line
+                broken.width += len(cells) - 1
+                continue
+            if broken:
+                yield broken.record()
+            broken = None
             if fault:
-                lines.keep_first()
-            elif any(not line.isascii() and _DAMAGED.search(line) for line in lines.taken):
-                fault = UNDECODABLE
-            yield _Record(record.line, cells, fault)
+                if not whole:
+                    lines.keep_first()
+                broken = _Broken(record.line, fault, record.line + len(lines.taken) - 1, len(cells))
+                continue
+            damaged = any(not line.isascii() and _DAMAGED.search(line) for line in lines.taken)
+            yield record._replace(fault=UNDECODABLE, lines=len(lines.taken)) if damaged else record
+        if broken:
+            yield broken.record()
 
-    def _begins(self, cells: list[str]) -> bool:
-        """Whether cells after a broken record look like a row: an id without spaces, and a date."""
+    def _swallows(self, taken: Sequence[str]) -> bool:
+        """Whether a line below the first one of a record begins a row: then a quote is missing between the two."""
+        if len(taken) == 1:
+            return False
+        place, delimiter = self.table.columns["patient_id"], self.table.delimiter
+        for line in taken[1:]:
+            cells = line.split(delimiter, place + 1)
+            # nearly no line of a text has an id where one would stand; only then all of its cells are looked at
+            named = len(cells) > place and _ID.fullmatch(cells[place].strip(' "\r\n'))
+            if named and self._may_begin(self._first_cells(line)):
+                return True
+        return False
+
+    def _first_cells(self, line: str) -> list[str]:
+        """The cells of a line by itself, as far as its quotes go."""
+        try:
+            return next(csv.reader([line], delimiter=self.table.delimiter), [])
+        except csv.Error:
+            return line[:_MAX_CHARS].split(self.table.delimiter)
+
+    def _has_id_and_date(self, cells: list[str]) -> bool:
+        """Whether cells look like a row: an id without spaces, and a date."""
         row = _Row(0, cells, self.table.columns)
         return bool(row.raw("patient_id")) and " " not in row.raw("patient_id") and self._start(row) is not None
+
+    def _may_begin(self, cells: list[str]) -> bool:
+        """Whether what is left of a row looks like one: an id with digits; a date or the word of a sex or modality."""
+        row = _Row(0, cells, self.table.columns)
+        if not _ID.fullmatch(row.raw("patient_id")):
+            return False
+        return (
+            any(parse_moment(row.raw(name)) is not None for name in _DATES)
+            or _folded(row.raw("sex")) in self.words.sexes
+            or _folded(row.raw("modality")) in self.words.modalities
+        )
+
+    def _goes_with(self, broken: _Broken, cells: list[str], fault: str) -> bool:
+        """Whether cells that come after a broken row are taken for more of it; never what looks like a row.
+
+        After broken quotes all else is but a whole row without its id or its date. After a row with too few cells that
+        is which makes it no longer than a row: a line end stood in a cell without quotes.
+        """
+        if self._may_begin(cells) if fault else self._has_id_and_date(cells):
+            return False
+        if broken.fault != WRONG_WIDTH:
+            row = _Row(0, cells, self.table.columns)
+            return bool(fault) or not (row.raw("patient_id").isdigit() or self._start(row) is not None)
+        return bool(fault) and broken.width + len(cells) - 1 <= self.table.width
 
     # --- what every table has
 

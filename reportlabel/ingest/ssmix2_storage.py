@@ -9,7 +9,6 @@ counts: flag 1 (0 is deleted, 2 was not done), and of several files of the same 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from reportlabel.errors import InputError
-from reportlabel.ingest.codes import files_below, shown_path
+from reportlabel.ingest.codes import files_below, listed, shown_path
 from reportlabel.ingest.rows import Quarantined, Source
 from reportlabel.rulebook.models import Strict
 
@@ -62,7 +61,7 @@ NO_TEXT = "The document has no text that can be read."
 NO_HEAD = "It cannot be told where the head of the text ends and the report begins."
 
 REASONS = {
-    UNREADABLE: "Copy the file again.",
+    UNREADABLE: "Copy the file again, or take it out if it is a link that leads nowhere.",
     BAD_NAME: "Take it out of the storage, or write the storage again.",
     MISPLACED: "Find out whose it is; move it, or take it out of the storage.",
     UNKNOWN_TYPE: "Take it out of the storage, or add the type to rules/ingest/ssmix2.yaml.",
@@ -95,7 +94,6 @@ _NAME = re.compile(
     re.ASCII,
 )
 _NO_ORDER = re.compile(r"9+|-*")
-_NO_DATA = (".", "~$", "Thumbs.db", "desktop.ini")
 _LOOKED_AT = 20
 _MARK = "^"
 """Stands between the parts of the name of a data type of the extended storage."""
@@ -162,9 +160,11 @@ class Item:
 
 
 def shown(path: Path, source: Source, stored: Stored | None) -> str:
-    """The path as a message may show it: without the id of the patient, also where it is cut up into folders."""
+    """The path as a message may show it: without patient, day and order, also where the id is cut up into folders."""
     patient_id = stored.patient_id if stored else None
     parts = shown_path(path, source, patient_id=patient_id, suspicious=stored is None).split("/")
+    if stored and any(sign.isdigit() for sign in stored.order):
+        parts = [part.replace(stored.order, "…") for part in parts]
     folders = path.absolute().parts
     for at in range(2, len(parts)):
         if _is_of_patient(*folders[len(folders) - len(parts) + at - 2 :][:3]):
@@ -252,8 +252,7 @@ def _listed(folder: str) -> list[tuple[str, bool]]:
         InputError: the folder cannot be listed; does not name it, because its path may hold the id of a patient.
     """
     try:
-        with os.scandir(folder) as found:
-            return sorted((one.name, one.is_dir()) for one in found if not one.name.startswith(_NO_DATA))
+        return listed(folder)
     except FileNotFoundError:
         return []
     except OSError as error:

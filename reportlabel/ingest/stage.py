@@ -14,6 +14,7 @@ import polars as pl
 from reportlabel.errors import InputError
 from reportlabel.ingest.apart import read_apart
 from reportlabel.ingest.archive import Archive, reader_of
+from reportlabel.ingest.codes import LONG_UID
 from reportlabel.ingest.raw import LONG_NUMBER, RawStore, Task, look, read_task, tasks
 from reportlabel.ingest.rows import ExamRow, PatientRow, Quarantined, RecordRow, ReportRow, Row
 
@@ -151,8 +152,8 @@ UNRECOGNISED_REMEDY = "Name its format in archive.yaml, or take it out of the fo
 
 
 def hidden_numbers(path: str) -> str:
-    """A path without long numbers, which may be ids of patients."""
-    return LONG_NUMBER.sub("…", path)
+    """A path without long numbers, which may be ids of patients, and without UIDs of their exams."""
+    return LONG_NUMBER.sub("…", LONG_UID.sub("…", path))
 
 
 def _count(seen: Preview, row: Row, source_format: str, places: int) -> None:

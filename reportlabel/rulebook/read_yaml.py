@@ -36,6 +36,7 @@ def read_yaml(path: Path) -> Document:
     Raises:
         ConfigError: the file cannot be read, is no YAML, or repeats a key; names file and line.
     """
+    text = ""
     try:
         text = path.read_text(encoding="utf-8")
         loader = yaml.CSafeLoader(text)
@@ -50,7 +51,23 @@ def read_yaml(path: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    return Document(path=path, data=data, lines=lines)
+    except yaml.reader.ReaderError as error:
+        line, column = _place(text, error.position)
+        raise ConfigError(
+            f"{path}:{line}: not valid YAML: character {column} of the line is a control character (or another that "
+            "text files do not hold); delete it"
+        ) from error
+    except RecursionError:
+        problem = f"{path}: not valid YAML: lists or keys stand too deeply in one another"
+    else:
+        return Document(path=path, data=data, lines=lines)
+    raise ConfigError(problem)  # outside the handler: its traceback is a thousand calls
+
+
+def _place(text: str, position: int) -> tuple[int, int]:
+    """Line and character in it, both from 1, of a position that PyYAML counts in bytes of UTF-8."""
+    before = text.encode()[:position].decode(errors="ignore")
+    return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
 def _construct(
@@ -72,7 +89,14 @@ def _construct(
         return [_construct(loader, item, (*location, at), lines, path) for at, item in enumerate(node.value)]
     if node.tag == "tag:yaml.org,2002:bool" and node.value.lower() not in ("true", "false"):
         return str(node.value)  # YAML 1.1 reads the English words no, on, yes as truth values
-    return loader.construct_object(node, deep=True)
+    try:
+        return loader.construct_object(node, deep=True)
+    except ValueError as error:  # of a date, as 2023-02-30
+        problem = str(error)
+    line = node.start_mark.line + 1
+    raise ConfigError(
+        f"{path}:{line}: no date, time or number that there is ({problem}); correct it, or put it in quotes"
+    )
 
 
 def parse(document: Document, model: type[Model]) -> Model:

@@ -140,6 +140,14 @@ def test_numbers_agree_within_half_a_millimetre() -> None:
     assert finding.classes == ()
 
 
+@pytest.mark.parametrize("scored", ["present", "not_mentioned"])
+def test_a_status_that_gold_never_spells_right_is_refused(scored: str) -> None:
+    predicted = [("r1", "effusion", scored), ("r2", "effusion", "absent"), ("r1", "T", "T1")]
+    with pytest.raises(InputError, match=r"data row 2: the value for effusion is not one of present, uncertain"):
+        score(predicted, [("r1", "T", "T2"), ("r1", "effusion", "absnt")])
+    assert score(predicted, [("r1", "T", "T2"), ("r1", "effusion", "absent")]).rows == 2
+
+
 def test_values_of_an_own_set_are_scored_as_they_are() -> None:
     gold = pl.DataFrame({"report_id": ["a", "b", "c"], "T": ["T1", "T2", ""], "side": ["left", None, "right"]})
     predicted = table(

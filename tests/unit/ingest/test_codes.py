@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from reportlabel.errors import ConfigError
+from reportlabel.ingest.archive import FORMATS, open_archive, reader_of
 from reportlabel.ingest.codes import (
     Measure,
     fee_code_system,
@@ -26,7 +28,8 @@ from reportlabel.ingest.codes import (
     study_uid,
 )
 from reportlabel.ingest.dpc import fee_items
-from reportlabel.ingest.rows import Source
+from reportlabel.ingest.rows import Quarantined, Source
+from reportlabel.ingest.stage import hidden_numbers, preview
 from reportlabel.rulebook.models import Strict
 
 
@@ -188,7 +191,8 @@ def test_paths_hide_patients(tmp_path: Path) -> None:
     def shown(path: str, patient_id: str | None = None, *, suspicious: bool = False) -> str:
         return shown_path(tmp_path / path, source, patient_id=patient_id, suspicious=suspicious)
 
-    assert shown("dicom/00000007/1.2.392.3/CT000001.dcm") == "dicom/…/1.2.392.3/CT000001.dcm"
+    assert shown("dicom/00000007/1.2.392.3/CT000001.dcm") == "dicom/…/…/CT000001.dcm"
+    assert shown("dicom/1.2.392.3/CT000001.dcm") == "dicom/1.2.392.3/CT000001.dcm"
     assert shown("dicom/P-07/CT_P-07.dcm", "P-07") == "dicom/…/CT_….dcm"
     assert shown("dicom/P12345/x.dcm", suspicious=True) == "dicom/P…/x.dcm"
     assert shown("csv/12345678.csv") == "csv/….csv"
@@ -196,6 +200,59 @@ def test_paths_hide_patients(tmp_path: Path) -> None:
     assert shown("csv/7.csv", "00000007") == "csv/….csv"
     assert shown("csv/report7.csv", "00000007") == "csv/report7.csv"
     assert shown_path(Path("/elsewhere/report.csv"), source) == "report.csv"
+
+
+def test_numbers_of_one_patient_are_hidden_and_the_file_can_be_found(tmp_path: Path) -> None:
+    name = "00000007_20150921_OMG-11_000000000077022_20150921160900100_05_1"
+    path = tmp_path / "store/20150921" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"MSH|")
+    shown = shown_path(path, Source("ssmix2", tmp_path, tmp_path), patient_id="00000007")
+    at, _, digits = shown.partition(" (sha256 ")
+    assert at == "store/…/…_…_OMG-11_…_…_05_1"
+    assert hashlib.sha256(b"MSH|").hexdigest().startswith(digits.strip(")").replace(" ", ""))
+    assert hidden_numbers(shown) == shown
+    path = tmp_path / "P-07/1.2.392.299999.119900303.77022.dcm"
+    assert shown_path(path, Source("dicom", tmp_path, tmp_path), patient_id="P-07") == "…/….dcm"
+    assert hidden_numbers("dicom/1.2.392.299999.11990.7/note.txt") == "dicom/…/note.txt"
+
+
+def test_links_that_cannot_be_walked_into_are_files(tmp_path: Path) -> None:
+    for name in ("a/one.csv", "b/two.csv", "c/three.csv"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    for link, target in (("nothing", "none"), ("self", "self"), ("up", "."), ("a/x", "../b"), ("b/y", "../a")):
+        (tmp_path / link).symlink_to(target)
+    (tmp_path / "out").symlink_to(tmp_path.parent)
+    (tmp_path / "d").symlink_to("c")
+    found = [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path)]
+    several = ["a/one.csv", "a/x/two.csv", "a/x/y", "b/two.csv", "b/y/one.csv", "b/y/x", "c/three.csv", "d/three.csv"]
+    assert found == [*several, "nothing", "out", "self", "up"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_reader_quarantines_a_link_that_leads_nowhere(tmp_path: Path, name: str) -> None:
+    reader = reader_of(name)
+    ending = ".parquet" if name == "parquet" else ".csv"
+    for link, target in (("exams", "none"), ("patients", "."), ("reports", f"reports{ending}")):
+        (tmp_path / f"{link}{ending}").symlink_to(target)
+    source = Source(name, tmp_path, tmp_path, "aoba")
+    paths = list(reader.files(source))
+    assert len(paths) == 3
+    for path in paths:
+        (row,) = reader.read(path, source)
+        assert isinstance(row, Quarantined) and row.remedy
+
+
+def test_links_do_not_stop_an_archive(tmp_path: Path) -> None:
+    (tmp_path / "reports.csv").write_text(
+        "患者ID,検査日,モダリティ,所見,読影医\n7,2023/3/14,CT,結節,\n", encoding="utf-8"
+    )
+    for link, target in (("nothing.csv", "none"), ("loop", "."), ("self.csv", "self.csv")):
+        (tmp_path / link).symlink_to(target)
+    seen = preview(open_archive(tmp_path, site="aoba"), None)
+    assert seen.by_kind["aoba", "reports"] == 1
+    assert sum(seen.problems.values()) == 3
 
 
 def test_files_in_the_order_of_their_paths(tmp_path: Path) -> None:

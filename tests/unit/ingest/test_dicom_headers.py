@@ -412,7 +412,8 @@ def test_files_that_are_no_dicom(tmp_path: Path) -> None:
     rows = rows_of(tmp_path)
     assert not recognise(tmp_path)
     assert reasons(rows) == [(None, dicom_headers.NOT_DICOM)] * 4
-    assert [row.path for row in rows if isinstance(row, Quarantined)] == ["…/a.txt", "…/b.jpg", "…/c….dcm", "…/d.dcm"]
+    shown = [row.path.partition(" (sha256 ")[0] for row in rows if isinstance(row, Quarantined)]
+    assert shown == ["…/a.txt", "…/b.jpg", "…/c….dcm", "…/d.dcm"]
 
 
 def test_damage_never_raises(tmp_path: Path) -> None:

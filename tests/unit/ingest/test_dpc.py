@@ -91,6 +91,13 @@ def table(tmp_path: Path, *lines: str, encoding: str = "cp932", end: str = "\r\n
     return path
 
 
+@pytest.mark.parametrize(("encoding", "reason"), [("utf-16", dpc.WRONG_ENCODING), (None, dpc.NOT_DPC)])
+def test_another_encoding_than_archive_yaml_says(tmp_path: Path, encoding: str | None, reason: str) -> None:
+    path = table(tmp_path, "患者", "病名", "胸部", "腹部")
+    source = Source("dpc", path, tmp_path, "aoba", {} if encoding is None else {"encoding": encoding})
+    assert [row.reason for row in read(path, source) if isinstance(row, Quarantined)] == [reason]
+
+
 # --- the public samples -----------------------------------------------------------------------------------------------
 
 

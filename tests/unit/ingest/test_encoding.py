@@ -103,6 +103,13 @@ def test_a_wrong_override_quarantines_what_it_cannot_read(tmp_path: Path) -> Non
     assert reader.quarantine["reason"].to_list() == ["undecodable"]
 
 
+def test_a_file_that_is_no_utf16_at_all_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "reports.csv"
+    path.write_bytes("報告,所見\n".encode("cp932"))
+    with pytest.raises(InputError, match=r"reports\.csv: is not utf-16; give the encoding it is in \(utf-8, cp932"):
+        list(utf8_blocks(path, encoding="utf-16"))
+
+
 def test_euc_jp_is_hinted_at(tmp_path: Path) -> None:
     data = "report_id,text\nR1,右上葉に結節を認めます\nR2,胸水は認めません\n".encode("euc_jp")
     reader = read_reports(written(tmp_path, data))
