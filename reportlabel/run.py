@@ -1,8 +1,9 @@
 """`reportlabel ingest` and `reportlabel run`: the flow over an archive, kept in a workspace.
 
 The patients are cut into parts. A part is made anew only when what it is made of has changed: the files its rows come
-from, the rules, the label sets. Every table of a part is written as a whole and the note that the part is done comes
-last, so that a run that was killed at any moment is repeated where it stopped and gives the same labels.
+from, the rules, the label sets. The note of what a part was made of goes before the first of its tables is written
+anew and comes back after the last, so that a run that was killed at any moment is repeated where it stopped and gives
+the same labels, also where the archive or the rules are by then what they were before.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import gc
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -37,7 +38,10 @@ from reportlabel.rulebook.exams import scope_of
 from reportlabel.schema import ATTRITION, EXAM_LABELS, PROGRESS, QUARANTINE, WORKSPACE
 from reportlabel.store import PARTS, Workspace
 from reportlabel.study import Study, load_study
+from reportlabel.vote.taught import judging, share_of_version
 
+REFUSED = "rows of people who have refused, deleted"
+"""The reason in the attrition of the files that were read."""
 RULES_ONLY = "rules"
 """The model version of labels that no trained model had a part in."""
 
@@ -137,7 +141,7 @@ def _run(archive: Path, folder: Path, options: Options, tell: Tell, *, label: bo
     workspace = open_workspace(folder, create=True, parts=options.parts)
     linkage = None if under is None else open_store(under, workspace.folder)
     with workspace.alone():
-        claim(workspace, under)
+        claim(workspace, under, linkage)
         store = RawStore(workspace.folder / "raw" if under is None else under.staging, workspace.parts)
         read = read_archive(
             found,
@@ -150,19 +154,23 @@ def _run(archive: Path, folder: Path, options: Options, tell: Tell, *, label: bo
         unrecognised = [hidden_numbers(path.as_posix()) for path in found.unrecognised]
         withdrawn = None
         if under is not None and linkage is not None:
+            # a withdrawal writes the tables of the parts that it concerns
+            _forget(workspace, _stale(workspace, _job(store, study, workspace, options, label=label)))
             withdrawn = withdraw_patients(workspace, store, under, linkage)
         job = _job(store, study, workspace, options, label=label)
-        stale = [part for part in range(workspace.parts) if _finished(workspace, part) != job.signatures(part)]
+        stale = _stale(workspace, job)
+        # before they are made, not before they are written: making the part of a study writes into its linkage store
+        _forget(workspace, stale)
         tell("label" if label else "assemble", 0, len(stale))
         for done, (part, made) in enumerate(_made(job, stale, study, options, store, linkage), start=1):
             _write(workspace, part, made, job)
             tell("label" if label else "assemble", done, len(stale))
-        changed = _note_reading(workspace, store, unrecognised, hide=under is not None) or bool(stale)
+        _note_reading(workspace, store, unrecognised, under)
         if label:
             study.forget_readers()
-            changed |= _aggregate(workspace, study, job, tell)
+            _aggregate(workspace, study, job, tell)
         snapshot = None
-        if changed or workspace.snapshots().is_empty():
+        if _changed(workspace):
             snapshot = workspace.take_snapshot(job.run_id, datetime.now(UTC).replace(tzinfo=None))
         attrition = _summed(workspace)
         quarantined = workspace.read("quarantine", columns=["stage"]).height
@@ -233,19 +241,46 @@ def _finished(workspace: Workspace, part: int) -> dict[str, str]:
     return dict(rows.select("stage", "signature").iter_rows())
 
 
+def _stale(workspace: Workspace, job: _Job) -> list[int]:
+    """The parts that are to be made anew."""
+    return [part for part in range(workspace.parts) if _finished(workspace, part) != job.signatures(part)]
+
+
+def _changed(workspace: Workspace) -> bool:
+    """Whether a table is another than at the last snapshot: also where a run that was killed had written it."""
+    if workspace.snapshots().is_empty():
+        return True
+    known = workspace.versions()
+    return any(workspace.version(name) != known.get(name, -1) for name in WORKSPACE)
+
+
+def _forget(workspace: Workspace, parts: Iterable[int]) -> None:
+    """Take away the note of what parts were made of: from here on until it is written anew nothing of them counts."""
+    for part in parts:
+        if not workspace.read("progress", part=part).is_empty():
+            _note(workspace, part, {})
+
+
+def _note(workspace: Workspace, part: int, signatures: Mapping[str, str]) -> None:
+    """Write down by stage what a part was made of."""
+    rows = pl.DataFrame(list(signatures.items()), schema=PROGRESS, orient="row")
+    workspace.replace_part("progress", part, rows)
+
+
 # --- making parts -----------------------------------------------------------------------------------------------------
 
 
-def _note_reading(workspace: Workspace, store: RawStore, unrecognised: Sequence[str], *, hide: bool) -> bool:
-    """Keep what the readers set aside, and files that no reader knows; returns whether it is other than before.
+def _note_reading(workspace: Workspace, store: RawStore, unrecognised: Sequence[str], under: Governance | None) -> None:
+    """Keep what the readers set aside, files that no reader knows, and how many rows were of people who have refused.
 
-    ``hide``: numbers of orders in the names of files, which a study must not hold.
+    Of a study the numbers of orders in the names of files are hidden, which it must not hold.
     """
     files = store.files().sort("archive", "path")
-    signature = _hash(*files["reading"], *unrecognised)
+    removed = store.removed()
+    signature = _hash(*files["reading"], *unrecognised, str(removed))
     before = workspace.read("progress", part=workspace.parts)
     if before["signature"].to_list() == [signature]:
-        return False
+        return
     set_aside = store.rows("quarantine").with_columns(stage=pl.lit("read")).select(QUARANTINE.names())
     unknown = pl.DataFrame(
         [("read", "file", path, None, UNRECOGNISED, UNRECOGNISED_REMEDY) for path in unrecognised],
@@ -253,21 +288,23 @@ def _note_reading(workspace: Workspace, store: RawStore, unrecognised: Sequence[
         orient="row",
     )
     quarantine = pl.concat([set_aside.cast(QUARANTINE), unknown])
-    if hide:
+    if under is not None:
         shown = [None if path is None else hidden_numbers(path) for path in quarantine["path"]]
         quarantine = quarantine.with_columns(path=pl.Series(shown, dtype=pl.String))
     rows = int(files["rows"].sum())
+    refused = REFUSED if under is None else f"{REFUSED} ({under.protocol.number('refusal')})"
     reasons = quarantine.group_by("reason").len().sort("reason")
     counts = [
         ("read", "rows", "in", "", rows + quarantine.height),
         *(("read", "rows", "quarantined", reason, count) for reason, count in reasons.iter_rows()),
-        ("read", "rows", "out", "", rows),
+        *([("read", "rows", "excluded", refused, removed)] if removed else []),
+        ("read", "rows", "out", "", rows - removed),
     ]
     part = workspace.parts
+    _forget(workspace, [part])
     workspace.replace_part("quarantine", part, quarantine)
     workspace.replace_part("attrition", part, pl.DataFrame(counts, schema=ATTRITION, orient="row"))
-    workspace.replace_part("progress", part, pl.DataFrame([("read", signature)], schema=PROGRESS, orient="row"))
-    return True
+    _note(workspace, part, {"read": signature})
 
 
 @dataclass(frozen=True)
@@ -349,7 +386,7 @@ def _work(part: int) -> _Made:
 
 
 def _write(workspace: Workspace, part: int, made: _Made, job: _Job) -> None:
-    """All tables of a part; that it is done is noted last."""
+    """All tables of a part that was forgotten; that it is done is noted last."""
     assembled, voted = made.assembled, made.voted
     workspace.replace_part("exams", part, assembled.exams)
     workspace.replace_part("reports", part, assembled.reports)
@@ -364,8 +401,7 @@ def _write(workspace: Workspace, part: int, made: _Made, job: _Job) -> None:
         workspace.replace_part("votes", part, voted.votes)
         attrition.append(voted.attrition)
     workspace.replace_part("attrition", part, pl.concat(attrition))
-    done = pl.DataFrame(list(job.signatures(part).items()), schema=PROGRESS, orient="row")
-    workspace.replace_part("progress", part, done)
+    _note(workspace, part, job.signatures(part))
 
 
 _STAGES = {stage: at for at, stage in enumerate(("read", "assemble", "consent", "cohort", "link", "vote"))}
@@ -390,9 +426,9 @@ def _summed(workspace: Workspace) -> pl.DataFrame:
 # --- aggregate --------------------------------------------------------------------------------------------------------
 
 
-def _aggregate(workspace: Workspace, study: Study, job: _Job, tell: Tell) -> bool:
-    """Judge the votes of all parts, and write the labels; returns whether anything was to be done."""
-    gold = gold_readings(workspace.folder, workspace.read("readings"))
+def _aggregate(workspace: Workspace, study: Study, job: _Job, tell: Tell) -> None:
+    """Judge the votes of all parts, and write the labels, where one of them has changed."""
+    gold = _gold(workspace, study)
     signature = _hash(
         *(job.signatures(part)["vote"] for part in range(workspace.parts)),
         fingerprint(gold),
@@ -400,7 +436,7 @@ def _aggregate(workspace: Workspace, study: Study, job: _Job, tell: Tell) -> boo
     )
     finished = [_aggregated_of(workspace, part) for part in range(workspace.parts)]
     if all(one == signature for one in finished):
-        return False
+        return
     scopes, exams = _scopes(workspace, study)
     found = aggregate(
         lambda: (_votes(workspace, part).filter(~_IS_VALUE) for part in range(workspace.parts)),
@@ -410,6 +446,10 @@ def _aggregate(workspace: Workspace, study: Study, job: _Job, tell: Tell) -> boo
         readings=gold,
         settings=load_settings(study.rules.folder / "aggregate.yaml"),
     )
+    # labels are made of the votes of all parts: none is finished before all are
+    for part, one in enumerate(finished):
+        if one is not None:
+            _note(workspace, part, job.signatures(part))
     workspace.replace("choices", found.choices)
     workspace.replace("analysis", found.analysis)
     start = 0
@@ -425,10 +465,17 @@ def _aggregate(workspace: Workspace, study: Study, job: _Job, tell: Tell) -> boo
             run_id=pl.lit(job.run_id),
         )
         workspace.replace_part("labels", part, stamped.select(EXAM_LABELS.names()).cast(EXAM_LABELS))
-        done = {**job.signatures(part), "aggregate": signature}
-        workspace.replace_part("progress", part, pl.DataFrame(list(done.items()), schema=PROGRESS, orient="row"))
+        _note(workspace, part, {**job.signatures(part), "aggregate": signature})
     tell("aggregate", len(scopes), len(scopes))
-    return True
+
+
+def _gold(workspace: Workspace, study: Study) -> pl.DataFrame:
+    """The readings that count; those that may have taught the classifier of the study do not judge it."""
+    gold = gold_readings(workspace.folder, workspace.read("readings"))
+    share = share_of_version(study.classifier_version)
+    if share is None:
+        return gold
+    return judging(gold, workspace.read("exams", columns=["exam_id", "patient_id"]), share)
 
 
 def judged_by_votes(workspace: Workspace, study: Study) -> pl.DataFrame:

@@ -1,6 +1,8 @@
-"""Exam and report: by StudyInstanceUID, then accession number, then patient, date and modality where that is unique.
+"""Exam and report: by StudyInstanceUID, then accession number, then date and modality where that is unique.
 
-A key that leads to two exams is no key. What finds no exam, or more than one, goes to quarantine and says why.
+Both are of one patient of one site: the same number in another hospital is another person, and a wrong number must not
+lead to the exam of somebody else. A key that leads to two exams is no key. What finds no exam, or more than one, goes
+to quarantine and says why.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-NO_EXAM = "no exam with its study uid, accession number, or patient, date and modality"
+NO_EXAM = "no exam of its patient has its study uid, accession number, or date and modality"
 SEVERAL_EXAMS = "more than one exam fits, and nothing tells them apart"
 CONTRADICTION = "study uid and accession number lead to different exams"
 
@@ -31,16 +33,16 @@ def match_reports(reports: pl.DataFrame, exams: pl.DataFrame) -> Matched:
 
     Args:
         reports: site, patient_id, study_instance_uid, accession_number, exam_at (of the exam, as the report system has
-            it), modality, and whatever else; no exam_id.
+            it), modality, and whatever else; no exam_id. A site that is null is that of exams whose site is null.
         exams: the exams table.
     """
     numbered = reports.with_row_index("_row")
     by_uid = _found(numbered, exams, ["study_instance_uid"])
-    by_accession = _found(numbered, exams, ["site", "accession_number"])
+    by_accession = _found(numbered, exams, ["accession_number"])
     by_day = _found(
         numbered.with_columns(_day=pl.col("exam_at").dt.date()),
         exams.with_columns(_day=pl.col("started_at").dt.date()),
-        ["site", "patient_id", "_day", "modality"],
+        ["_day", "modality"],
     )
     keys = (
         numbered.select("_row")
@@ -75,16 +77,21 @@ def match_reports(reports: pl.DataFrame, exams: pl.DataFrame) -> Matched:
 
 
 def _found(reports: pl.DataFrame, exams: pl.DataFrame, key: list[str]) -> pl.DataFrame:
-    """The exam of each report by one key: _row, exam_id (null where several fit), several."""
-    usable = pl.all_horizontal(pl.col(name).is_not_null() for name in key)
+    """The exam of each report by one key within its patient: _row, exam_id (null where several fit), several."""
+    needed = ["patient_id", *key]
+    usable = pl.all_horizontal(pl.col(name).is_not_null() for name in needed)
     # an empty identifier identifies nothing
-    for name in key:
+    for name in needed:
         if exams.schema[name] == pl.String:
             usable &= pl.col(name).str.strip_chars() != ""
     unique = (
         exams.filter(usable)
-        .group_by(key)
+        .group_by("site", *needed)
         .agg(exam_id=pl.col("exam_id").first(), several=pl.col("exam_id").n_unique() > 1)
         .with_columns(exam_id=pl.when(~pl.col("several")).then("exam_id"))
     )
-    return reports.filter(usable).join(unique, on=key, how="inner").select("_row", "exam_id", "several")
+    return (
+        reports.filter(usable)
+        .join(unique, on=["site", *needed], how="inner", nulls_equal=True)
+        .select("_row", "exam_id", "several")
+    )

@@ -1,5 +1,7 @@
 """Exam and record: which records stand in the window of an exam, and whether its reader could know them.
 
+A patient is a site and a number: the same number in another hospital is another person.
+
 Windows are days between the date of the exam and the date of the record, both ends included; dates are compared, not
 times, because many records have a date only.
 """
@@ -51,14 +53,15 @@ def link_records(
     """Link every exam with the records of its patient that stand in a window.
 
     Args:
-        exams: exam_id, patient_id, started_at.
+        exams: exam_id, site, patient_id, started_at. A site that is null is that of records whose site is null.
         records: the records table.
-        signed: exam_id, signed_at: when the report that counts was confirmed; exams without one have no reading.
+        signed: exam_id, signed_at: when the report that counts was confirmed, at 00:00 where only the day is known;
+            exams without one have no reading.
 
     Returns:
         The links table, sorted by exam, rule, distance, record.
     """
-    dated = exams.select("exam_id", "patient_id", exam_day=pl.col("started_at").dt.date())
+    dated = exams.select("exam_id", *_PERSON, exam_day=pl.col("started_at").dt.date())
     found = [
         _in_window(dated, records.filter(pl.col("kind") == window.kind, _meant(window)), window) for window in windows
     ]
@@ -72,6 +75,8 @@ def link_records(
         .cast(LINKS)
     )
 
+
+_PERSON = ("site", "patient_id")
 
 _EMPTY = pl.DataFrame(
     schema={
@@ -90,17 +95,19 @@ def _in_window(exams: pl.DataFrame, records: pl.DataFrame, window: Window) -> pl
     known = pl.coalesce("reported_at", "start_at")
     candidates = (
         exams.join(
-            records.select(
-                "patient_id",
+            # nulls are equal for the sake of the site; who has no number is nobody
+            records.filter(pl.col("patient_id").is_not_null()).select(
+                *_PERSON,
                 "record_id",
                 what=pl.coalesce("code", "name"),
                 day=pl.col("start_at").dt.date(),
                 until=pl.col("end_at").dt.date(),
                 known_at=known,
-                dated_only=known.dt.time() == pl.time(0, 0, 0),
+                dated_only=_is_day(known),
             ),
-            on="patient_id",
+            on=_PERSON,
             how="inner",
+            nulls_equal=True,
         )
         .with_columns(delta_days=(pl.col("day") - pl.col("exam_day")).dt.total_days().cast(pl.Int32))
         .filter(_meets(window))
@@ -163,6 +170,11 @@ def plain_name(name: pl.Expr) -> pl.Expr:
     return name.str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\s", "")
 
 
+def _is_day(when: pl.Expr) -> pl.Expr:
+    """Readers give a day without a time as its midnight."""
+    return when.dt.time() == pl.time(0, 0, 0)
+
+
 def _available() -> pl.Expr:
     """Whether the record was known when the report was signed; null where date or time to tell it is missing."""
     known, signed = pl.col("known_at"), pl.col("signed_at")
@@ -175,7 +187,7 @@ def _available() -> pl.Expr:
         .then(True)
         .when(later_day)
         .then(False)
-        .when(pl.col("dated_only"))
+        .when(pl.col("dated_only") | _is_day(signed))
         .then(None)
         .otherwise(known <= signed)
     )

@@ -63,11 +63,41 @@ def test_the_best_key_that_is_unique(key: tuple[str | None, ...], exam: str, by:
         (("c", "P", None, "100", "CT"), NO_EXAM),
         (("a", "P", "1.2.1", "101", "CT"), CONTRADICTION),
         (("b", "X", None, "", "US"), NO_EXAM),
+        # the numbers of an exam of the same patient id in another hospital
+        (("b", "Q", "1.2.3", None, None), NO_EXAM),
+        (("b", "P", "1.2.1", None, "CT2"), NO_EXAM),
+        (("c", "P", None, None, "CT"), NO_EXAM),
+        ((None, "P", "1.2.1", "100", "CT"), NO_EXAM),
+        # of another patient of the same hospital
+        (("a", "Q", "1.2.1", None, "MR"), NO_EXAM),
+        (("a", "Q", None, "100", "MR"), NO_EXAM),
+        (("a", None, "1.2.1", "100", "CT"), NO_EXAM),
     ],
 )
 def test_else_quarantine_with_the_reason(key: tuple[str | None, ...], reason: str) -> None:
     found = match_reports(report(*key), EXAMS)
     assert found.reports.is_empty() and found.quarantined["reason"].to_list() == [reason]
+
+
+@pytest.mark.parametrize(
+    ("key", "exam", "by"),
+    [
+        ((None, "P", "1.2.2", None, None), "E2", "study_uid"),
+        ((None, "P", None, "101", None), "E2", "accession"),
+        ((None, "P", None, None, "MR"), "E2", "day"),
+    ],
+)
+def test_where_nobody_names_a_site_all_is_of_one(key: tuple[str | None, ...], exam: str, by: str) -> None:
+    without = EXAMS.filter(pl.col("site") == "a").with_columns(site=pl.lit(None, dtype=pl.String))
+    assert match_reports(report(*key), without).reports.select("exam_id", "matched_by").row(0) == (exam, by)
+
+
+def test_a_number_that_two_patients_share_leads_each_to_his_own() -> None:
+    shared = EXAMS.with_columns(accession_number=pl.lit("7"), study_instance_uid=pl.lit(None, dtype=pl.String))
+    found = match_reports(report("b", "R", None, "7", None), shared)
+    assert found.reports["exam_id"].to_list() == ["E6"]
+    again = match_reports(report("a", "Q", None, "7", None), shared)
+    assert again.quarantined["reason"].to_list() == [SEVERAL_EXAMS]
 
 
 def test_another_day_is_another_exam() -> None:

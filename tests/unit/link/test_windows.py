@@ -7,15 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reportlabel.link.windows import Window, link_records
+from reportlabel.link.windows import Choice, Window, link_records
 from reportlabel.schema import LINKS, RECORDS
 
 DAY = datetime(2024, 5, 10, 14, 30)
 PATHOLOGY = Window("pathology", "pathology", 30, 180)
 
 
-def exams(*days: datetime) -> pl.DataFrame:
-    return pl.DataFrame({"exam_id": [f"E{at}" for at in range(len(days))], "patient_id": "P", "started_at": list(days)})
+def exams(*days: datetime, site: str | None = "a", patient: str | None = "P") -> pl.DataFrame:
+    return pl.DataFrame(
+        {"exam_id": [f"E{at}" for at in range(len(days))], "started_at": list(days)},
+    ).with_columns(site=pl.lit(site, dtype=pl.String), patient_id=pl.lit(patient, dtype=pl.String))
 
 
 def signed(at: datetime | None = DAY + timedelta(hours=3)) -> pl.DataFrame:
@@ -26,7 +28,9 @@ def signed(at: datetime | None = DAY + timedelta(hours=3)) -> pl.DataFrame:
 
 def record(key: str, start: datetime | None, *, kind: str = "pathology", **others: object) -> dict[str, object]:
     return (
-        dict.fromkeys(RECORDS.names()) | {"record_id": key, "kind": kind, "patient_id": "P", "start_at": start} | others
+        dict.fromkeys(RECORDS.names())
+        | {"record_id": key, "kind": kind, "site": "a", "patient_id": "P", "start_at": start}
+        | others
     )
 
 
@@ -79,6 +83,28 @@ def test_what_the_reader_could_know(known: datetime, available: bool | None) -> 
     assert linked(record("K", DAY - timedelta(days=3), reported_at=known))["available_at_reading"].item() is available
 
 
+@pytest.mark.parametrize(
+    ("known", "available"),
+    [
+        (DAY - timedelta(days=1), True),
+        (datetime(2024, 5, 9), True),
+        (datetime(2024, 5, 10, 9), None),
+        (datetime(2024, 5, 10, 0, 0, 1), None),
+        (datetime(2024, 5, 10), None),
+        (datetime(2024, 5, 11), False),
+        (datetime(2024, 5, 11, 9), False),
+    ],
+)
+def test_a_signature_with_a_day_only_tells_days(known: datetime, available: bool | None) -> None:
+    found = linked(record("K", DAY - timedelta(days=3), reported_at=known), sign=signed(datetime(2024, 5, 10)))
+    assert found["available_at_reading"].item() is available
+
+
+def test_a_record_signed_and_known_in_the_same_second_was_known() -> None:
+    at = DAY + timedelta(hours=3)
+    assert linked(record("K", DAY, reported_at=at), sign=signed(at))["available_at_reading"].item() is True
+
+
 def test_without_a_signature_nobody_can_tell() -> None:
     found = linked(record("K", DAY), sign=signed().clear())
     assert found["available_at_reading"].to_list() == [None]
@@ -86,6 +112,51 @@ def test_without_a_signature_nobody_can_tell() -> None:
 
 def test_no_date_and_other_patients_are_not_linked() -> None:
     assert linked(record("K", None), record("L", DAY, patient_id="Q"), record("M", DAY, kind="lab")).is_empty()
+
+
+@pytest.mark.parametrize(
+    ("exam", "other", "same"),
+    [
+        (("a", "P"), ("a", "P"), True),
+        (("a", "P"), ("b", "P"), False),
+        (("a", "P"), (None, "P"), False),
+        ((None, "P"), ("a", "P"), False),
+        ((None, "P"), (None, "P"), True),
+        (("a", None), ("a", None), False),
+        ((None, None), (None, None), False),
+    ],
+)
+@pytest.mark.parametrize("choice", ["all", "nearest"])
+def test_the_same_number_at_another_site_is_another_patient(
+    exam: tuple[str | None, str | None], other: tuple[str | None, str | None], same: bool, choice: Choice
+) -> None:
+    table = pl.DataFrame([record("K", DAY, site=other[0], patient_id=other[1])], schema=RECORDS)
+    window = Window("w", "pathology", 30, 180, choice=choice)
+    found = link_records(exams(DAY, site=exam[0], patient=exam[1]), table, [window], signed=signed())
+    assert found.height == same
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("PQ"), st.integers(-40, 200)), max_size=12))
+def test_each_site_is_linked_as_if_it_were_alone(rows: list[tuple[str, str, int]]) -> None:
+    table = pl.DataFrame(
+        [
+            record(f"K{at}", DAY + timedelta(days=days), site=site, patient_id=patient)
+            for at, (site, patient, days) in enumerate(rows)
+        ],
+        schema=RECORDS,
+    )
+    both = pl.concat(
+        [exams(DAY, site=site, patient=who).with_columns(exam_id=pl.lit(site + who)) for site in "ab" for who in "PQ"]
+    )
+    together = link_records(both, table, [PATHOLOGY], signed=signed())
+    alone = [
+        link_records(
+            both.filter(pl.col("site") == site), table.filter(pl.col("site") == site), [PATHOLOGY], signed=signed()
+        )
+        for site in "ab"
+    ]
+    assert together.equals(pl.concat(alone))
 
 
 @settings(deadline=None, max_examples=30)
