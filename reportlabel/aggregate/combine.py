@@ -88,6 +88,7 @@ class Aggregated:
             here = members[slice(*np.searchsorted(members, (start, stop)))]
             at = first[here - start] + known.position
             label[at] = number
+            value[at] = judged.unspoken
             probability[at] = judged.p_unspoken[self._cases.strata[here]]
             inside = slice(*np.searchsorted(judged.cases, (start, stop)))
             at = first[judged.cases[inside].astype(np.int64) - start] + known.position

@@ -29,13 +29,16 @@ def label_reports(report_ids: pl.Series, mentions: pl.DataFrame, label_set: Labe
     strength: dict[str, int] = {status: rank for rank, status in enumerate(label_set.precedence)}
     winners = _winners(votes, strength)
     winners = _derive_none_of_others(winners, label_set)
-    order = pl.DataFrame({"finding": [entry.id for entry in label_set.findings]}).with_row_index("label_order")
+    unspoken = ["absent" if entry.else_absent else NOT_MENTIONED for entry in label_set.findings]
+    order = pl.DataFrame({"finding": [entry.id for entry in label_set.findings], "unspoken": unspoken}).with_row_index(
+        "label_order"
+    )
     reports = pl.DataFrame({"report_id": report_ids.cast(pl.String)}).with_row_index("report_order")
     findings = (
         reports.join(order, how="cross")
         .join(winners, on=["report_id", "finding"], how="left")
         .with_columns(
-            pl.col("value").fill_null(NOT_MENTIONED),
+            pl.coalesce("value", "unspoken").alias("value"),
             pl.col("value").replace_strict(_P_PRESENT, default=None, return_dtype=pl.Float64).alias("p_present"),
             pl.col("evidence").fill_null([]),
         )

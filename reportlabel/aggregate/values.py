@@ -33,6 +33,7 @@ class Judged:
         cases: ascending; value: index into VALUES; n_votes: functions that speak.
         state: 0 unreviewed, 1 reviewed, 2 adjudicated.
         p_unspoken: (strata,).
+        unspoken: index into VALUES of the cases of which nobody speaks.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Judged:
     n_votes: npt.NDArray[np.uint16]
     state: Small
     p_unspoken: Floats
+    unspoken: int = _MUTE
 
     def with_cases(self, cases: Integers) -> Judged:
         """The same with rows for these cases too; a row that was not there has no vote, no value, no probability."""
@@ -59,7 +61,7 @@ class Judged:
         return replace(
             self,
             cases=together,
-            value=spread(self.value, _MUTE),
+            value=spread(self.value, self.unspoken),
             p_present=spread(self.p_present, np.nan),
             conflict=spread(self.conflict, 0),
             n_votes=spread(self.n_votes, 0),
@@ -109,8 +111,8 @@ def derive_none_of_others(
 ) -> list[Judged]:
     """Normal studies: present where the report says so and nothing else is found, absent where something is.
 
-    As in `reportlabel.aggregate.precedence`. The probability is at most that of none of the others being there, one
-    less the highest of theirs. What a reader settled stays.
+    As in `reportlabel.aggregate.precedence`; with ``else_absent`` also absent where nobody says so. The probability is
+    at most that of none of the others being there, one less the highest of theirs. What a reader settled stays.
     """
     derived = list(judged)
     for number, label in enumerate(labels):
@@ -123,7 +125,8 @@ def derive_none_of_others(
                 found = (one.value == UNCERTAIN) | (one.value == _PRESENT)
                 cases.append(one.cases[found])
                 highest.append(one.p_present[found])
-        derived[number] = _none_of(judged[number], cases, highest, strata)
+        own = replace(judged[number], unspoken=ABSENT) if entry.else_absent else judged[number]
+        derived[number] = _none_of(own, cases, highest, strata)
     return derived
 
 
@@ -147,7 +150,7 @@ def _none_of(
     free = wider.state == 0
     alone = own.p_unspoken[strata[wider.cases]].astype(np.float32)  # for rows that are new here: nobody spoke
     p_present = np.minimum(np.where(np.isnan(wider.p_present), alone, wider.p_present), ceiling)
-    value = np.where(denied, ABSENT, np.where(wider.value == _PRESENT, _PRESENT, _MUTE))
+    value = np.where(denied, ABSENT, np.where(wider.value == _PRESENT, _PRESENT, wider.unspoken))
     return replace(
         wider,
         value=np.where(free, value, wider.value).astype(np.int8),

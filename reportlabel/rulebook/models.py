@@ -6,9 +6,9 @@ Nothing here reads a file or compiles a word; see :mod:`reportlabel.rulebook.loa
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Status = Literal["present", "uncertain", "absent"]
 Value = Literal["present", "uncertain", "absent", "not_mentioned"]
@@ -377,6 +377,7 @@ class LabelEntry(Strict):
 
     ``denied_by``: wider findings whose denial denies this one (no infarction: no acute infarction).
     ``none_of_others``: there only where no other label of the set is, but for those of ``except_for``.
+    ``else_absent``: absent wherever it is not present, also where nobody speaks of it; only with ``none_of_others``.
     """
 
     id: str
@@ -385,8 +386,15 @@ class LabelEntry(Strict):
     at: list[str] = []
     denied_by: list[str] = []
     none_of_others: bool = False
+    else_absent: bool = False
     except_for: list[str] = []
     uncertain_as: Literal["ones", "zeros", "ignore", "soft", "keep"] = "ignore"
+
+    @model_validator(mode="after")
+    def _only_a_normal_study_is_absent_else(self) -> Self:
+        if self.else_absent and not self.none_of_others:
+            raise ValueError("else_absent needs none_of_others")
+        return self
 
 
 class ValueEntry(Strict):

@@ -169,6 +169,23 @@ def test_a_normal_study_is_one_without_other_findings(votes: dict[str, str], exp
         assert float(label["p_present"]) <= 1 - highest + 1e-6
 
 
+@pytest.mark.parametrize("else_absent", [False, True])
+def test_an_exam_of_which_nobody_says_that_it_is_normal(else_absent: bool) -> None:
+    normal = {"none_of_others": True, "else_absent": else_absent}
+    sets = {"chest": label_set("chest", ["normal", "nodule"], normal=normal)}
+    scope = pl.DataFrame({"exam_id": ["e0", "e1", "e2"], "label_set": ["chest"] * 3})
+    votes = vote_table([{"exam_id": "e1", "value": "absent"}, {"exam_id": "e2", "finding": "normal"}])
+    found = aggregate(votes, scope, exams=EXAMS, label_sets=sets, readings=NOBODY, settings=SETTINGS).labels
+    rows = dict(found.filter(pl.col("finding") == "normal").select("exam_id", "value").iter_rows())
+    silent = "absent" if else_absent else "not_mentioned"
+    assert rows == {"e0": silent, "e1": silent, "e2": "present"}
+    assert found.filter(pl.col("finding") == "nodule")["value"].to_list() == [
+        "not_mentioned",
+        "absent",
+        "not_mentioned",
+    ]
+
+
 def test_a_reader_s_finding_denies_the_normal_study_too() -> None:
     done = run(vote_table([{"exam_id": "e0", "finding": "normal"}]), read([("e0", "chest", "nodule", "present")]))
     assert row(done, "e0", "chest", "normal")["value"] == "absent"
