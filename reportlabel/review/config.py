@@ -81,6 +81,7 @@ class Texts(Strict):
     reason: str
     disagreement: str
     certainty: str
+    conflict: str
     records: str
     no_records: str
     evidence_for: str
@@ -156,7 +157,8 @@ def load_screen(rules_folder: Path) -> Screen:
     if SETTLED not in {one.id for one in screen.outcomes}:
         raise ConfigError(f"{path}: outcomes needs {SETTLED}, or no exam could ever be settled")
     words = load_display(rules_folder)
-    names = {str(status): name.ja for status, name in words.statuses.items()}
+    outcomes = "　".join(f"{one.key}＝{one.name.partition('（')[0]}" for one in screen.outcomes)
+    names = {str(status): name.ja for status, name in words.statuses.items()} | {"outcomes": outcomes}
     filled = {key: _filled(document, key, text, names) for key, text in screen.texts if key in ("keys", "instruction")}
     texts = screen.texts.model_copy(update=filled)
     return Screen.model_validate({**screen.model_dump(exclude={"texts"}), "texts": texts, "words": words})

@@ -294,7 +294,7 @@ class _Maker:
         return "　".join(part for part in (exam["modality"], name, " ".join(filter(None, person))) if part)
 
     def _check(self, row: Json, labels: Mapping[str, Json], certain: Mapping[str, float]) -> str:
-        """What is doubtful, the most doubtful first: finding, what is filled in, and who says what."""
+        """What is doubtful: finding, what is filled in, who says what; disputes of readers, then the least sure."""
         texts = self.screen.texts
         named = [finding for finding in row.get("findings") or () if finding in labels]
         notes = dict(zip(row.get("findings") or (), row.get("notes") or (), strict=False))
@@ -309,7 +309,8 @@ class _Maker:
             ),
             key=lambda finding: (not labels[finding]["conflict"], certain[finding]),
         )
-        doubtful = [*named, *others][: self.screen.doubtful.at_most]
+        chosen = [*named, *others][: self.screen.doubtful.at_most]
+        doubtful = sorted(chosen, key=lambda finding: (finding not in notes, certain[finding]))
         asked = {one.id: one for one in self.asked}
         items = [
             self._doubt(asked[finding], labels[finding], certain[finding], notes.get(finding)) for finding in doubtful
@@ -339,6 +340,7 @@ class _Maker:
             f"{_escape(self.screen.status_name(label['value']))}</span>",
             # never quite sure: the number is an estimate
             f"{_escape(self.screen.texts.certainty)} {min(certain, 0.99):.0%}",
+            f"<b>{_escape(self.screen.texts.conflict)}</b>" if label["conflict"] else "",
             _escape(who),
             _escape(note or ""),
         ]

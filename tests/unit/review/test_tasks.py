@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -200,3 +201,21 @@ def test_offsets_go_there_and_back(text: str, data: st.DataObject) -> None:
     first, last = stored_offset(text, start), stored_offset(text, end)
     assert shown_text(text[first:last]) == shown[start:end]
     assert shown_offset(text, first) == start
+
+
+def test_the_least_sure_comes_first_and_a_conflict_is_told(study: Any) -> None:
+    tables = read_exams(study.workspace, ["X2"], "lung_ct")
+    sure = {"cardiomegaly": 0.95, "pneumonia": 0.6}
+    theirs = pl.col("finding").is_in(list(sure))
+    labels = tables.labels.with_columns(
+        value=pl.when(theirs).then(pl.lit("present")).otherwise("value"),
+        p_present=pl.col("finding").replace_strict(sure, default=0.0, return_dtype=pl.Float64),
+        conflict=pl.col("finding") == "cardiomegaly",
+    )
+    wanted = study.wanted("X2").with_columns(findings=pl.Series([["cardiomegaly", "pneumonia"]]))
+    made, _ = review_tasks(
+        replace(tables, labels=labels), wanted, study.label_set, study.rules, study.screen, reason_names={}
+    )
+    check = made[0].data["check_html"]
+    assert check.index("rl-doubt-pneumonia") < check.index("rl-doubt-cardiomegaly")
+    assert check.count(study.screen.texts.conflict) == 1
