@@ -27,7 +27,7 @@ from reportlabel.deidentify.audit import put_back
 from reportlabel.deidentify.linkage import Certificate, KeySource, LinkageStore, certificate_of
 from reportlabel.errors import ConfigError, ExitCode
 from reportlabel.export.atomic import AtomicText, commit_all
-from reportlabel.govern import StudyOfWorkspace, study_of
+from reportlabel.govern import StudyOfWorkspace, check_store, study_of
 from reportlabel.schema import WORKSPACE
 from reportlabel.store import Workspace
 
@@ -118,6 +118,7 @@ def _unlinked(
         protocol = study.load()
         protocol.gate("destroy", today=today)
         store = LinkageStore.open(study.linkage, key_source=key, study=study.study, workspace=workspace)
+        check_store(study, store)
         return store.destroy(custodian=custodian, actor=actor, purpose=purpose), protocol.destroy_due()
     if certificate.custodian != custodian:
         raise ConfigError(f"--custodian: the store was destroyed by {certificate.custodian}")
