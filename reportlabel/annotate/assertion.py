@@ -55,6 +55,12 @@ class AssertionWords:
     adjacent: frozenset[str]
     specifier: re.Pattern[str]
     attributive: frozenset[str]
+    procedures: frozenset[str]
+    after_procedure: re.Pattern[str]
+    alternative: re.Pattern[str]
+    not_beside: tuple[str, ...]
+    share: re.Pattern[str]
+    share_at_most: float
 
     @classmethod
     def from_rules(cls, rules: AssertionRules, normaliser: Normaliser) -> AssertionWords:
@@ -90,6 +96,17 @@ class AssertionWords:
             breaks=re.compile(rf"[。{_COMMA}]|{closed}"),
             specifier=re.compile(any_of(rules.specifiers)),
             attributive=frozenset(normaliser(word) for word in rules.attributive),
+            procedures=frozenset(rules.procedures),
+            after_procedure=re.compile(
+                rf"(?:{any_of(rules.after_procedure.words)})[^。{_COMMA}]{{1,20}}?(?:{any_of(rules.after_procedure.before)})"
+            ),
+            alternative=re.compile(rf"\s?(?<![a-z])(?:{any_of(rules.alternatives.words)})(?![a-z])\s?"),
+            not_beside=tuple(normaliser(word) for word in rules.alternatives.not_beside),
+            share=re.compile(
+                rf"{light}(?:{any_of(rules.share.links)}|\s)*(?P<number>\d+(?:\.\d+)?)\s?"
+                rf"{re.escape(normaliser(rules.share.unit))}(?P<below>{any_of(rules.share.below)})?"
+            ),
+            share_at_most=rules.share.at_most,
             adjacent=frozenset(normaliser(word) for word in rules.adjacent_links),
         )
 
@@ -107,6 +124,8 @@ def assess(
     """
     group = clauses.level[finding.start]
     start, end = clauses.bounds(finding.start, finding.end)
+    name = finding.entry.name
+    cues = _of(name, cues)
     inside = [cue for cue in cues if clauses.level[cue.start] == group]
     after = [cue for cue in inside if cue.start >= finding.end and cue.end <= end and not _is_before(cue)]
     if group and not after:
@@ -125,6 +144,8 @@ def assess(
     if tail == ":":
         # a heading of its own line (胸水：) asks; nothing is said yet
         return Assertion(None, "current", "")
+    if name in words.procedures and words.after_procedure.match(text, finding.end):
+        return Assertion("present", "past", tail[:1])
     if words.blocker.match(tail):
         return Assertion(status, "current", decided)
     if words.comparison.match(tail) and any(cue.entry.effect in ("hedge", "believe", "neutral") for cue in after):
@@ -164,11 +185,62 @@ def assess(
     return Assertion(status, temporality, decided, weak)
 
 
+def open_choices(text: str, findings: Sequence[Hit], places: Sequence[Hit], words: AssertionWords) -> dict[int, str]:
+    """Index of a finding that is one of two between which the reader has not decided (A > B, A vs B) -> the sign.
+
+    ``places``: sites and sides; between these the sign compares how bright or large they are (肝>脾, 右>左).
+    """
+    chosen: dict[int, str] = {}
+    for mark in words.alternative.finditer(text):
+        first, last = mark.span()
+        before, after = text[:first], text[last:]
+        left = [
+            at
+            for at, hit in enumerate(findings)
+            if hit.end <= first and _TAIL.fullmatch(text[hit.end + _matched(words.light, before[hit.end :]) : first])
+        ]
+        right = [at for at, hit in enumerate(findings) if hit.start == last]
+        if not (left or right) or before.endswith(words.not_beside) or after.startswith(words.not_beside):
+            continue
+        if _is_quantity(before[-1:], left, [hit for hit in places if hit.end == first]):
+            continue
+        if _is_quantity(after[:1], right, [hit for hit in places if hit.start == last]):
+            continue
+        chosen.update(dict.fromkeys((*left, *right), mark[0].strip()))
+    return chosen
+
+
+def _is_quantity(beside: str, findings: Sequence[int], places: Sequence[Hit]) -> bool:
+    return not findings and (not beside.strip("。、()") or beside.isdigit() or bool(places))
+
+
+def no_share(text: str, finding: Hit, words: AssertionWords) -> str | None:
+    """The percentage behind a finding where it is none (0%, 10%未満)."""
+    match = words.share.match(text, finding.end)
+    if match is None:
+        return None
+    number = float(match["number"])
+    return match[0] if number == 0 or (match["below"] and number <= words.share_at_most) else None
+
+
 def invert(assertion: Assertion) -> Assertion:
     """For a normal statement that names the thing (CPA sharp): what affirms it denies the finding."""
     if assertion.status is None:
         return assertion
     return Assertion(_OPPOSITE[assertion.status], assertion.temporality, assertion.cue)
+
+
+def _of(name: str, cues: Sequence[Hit]) -> Sequence[Hit]:
+    """The cues that speak of a finding: one that names it takes the place of those for all that it overlaps."""
+    if not any(cue.entry.of for cue in cues):
+        return cues
+    own = [cue for cue in cues if name in cue.entry.of]
+    return [
+        cue
+        for cue in cues
+        if name in cue.entry.of
+        or not (cue.entry.of or any(cue.start < other.end and other.start < cue.end for other in own))
+    ]
 
 
 def _fold(status: Status, effect: Effect) -> Status:
@@ -188,6 +260,9 @@ def _has_predicate(cues: Sequence[Hit], start: int, end: int) -> bool:
 
 
 _MAX_REACH = 60
+# a bracket between a finding and the sign of a choice
+_TAIL = re.compile(r"(?:\([^()]*\))?")
+_BRACKETED = re.compile(r"\([^()]*\)")
 _DESCRIBED = 12
 
 
@@ -217,15 +292,17 @@ Link = Literal["governed", "blocked"]
 
 def _link(text: str, finding: Hit, cue: Hit, heads: Sequence[Hit], cues: Sequence[Hit], words: AssertionWords) -> Link:
     """Whether the cue speaks of the finding, of another head after it, or of something that belongs to it."""
-    at = finding.end
+    at, name = finding.end, finding.entry.name
     for head in heads:
         if head.start < at:
             at = max(at, head.end)
             continue
         if head.end > cue.start:
             break
-        gap = text[at : head.start]
+        gap = _BRACKETED.sub("", text[at : head.start])
         argument = head.entry.kind == "argument"
+        if not argument and (name in words.procedures) is not (head.entry.name in words.procedures):
+            return "blocked"
         # a cue just before the noun describes it (明らかな変化) and is no predicate of the finding
         described = any(at <= cue.start and text[cue.end : head.start] in words.attributive for cue in cues)
         predicate = _has_predicate(cues, at, head.start) and not described

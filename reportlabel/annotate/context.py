@@ -88,6 +88,8 @@ class Context:
     def __init__(self, rules: Rulebook, grammar: Grammar) -> None:
         self._grammar = grammar
         self._memory = rules.context.memory
+        self._unplaced = frozenset(rules.context.unplaced)
+        self._coverings = frozenset(rules.context.coverings)
         self._asserts = {section.id: section.asserts for section in rules.sections.sections}
         self._composed: dict[str, list[tuple[str, frozenset[str], bool]]] = {}
         for finding in rules.findings.values():
@@ -177,7 +179,7 @@ class Context:
                     if (found.inherits or analysis.anaphoric) and lesion and number - lesion[0] <= self._memory:
                         place = lesion[1]
                     elif organ and organ[0] == sentence.line and found.finding in self._composed:
-                        place = organ[1]
+                        place = organ[1] if self._fits(found, organ[1], default_site) else None
                 size = found.size and self._size(normalised, sentence, found.size)
                 if size is None and (number, index) in late:
                     at = late[number, index]
@@ -277,6 +279,8 @@ class Context:
 
     def resolve(self, found: Found, place: Place | None, default_site: str | None) -> list[Resolved]:
         """What a generic word is at its sites (腫瘤 at the liver is liver_mass); a weak term may be nothing."""
+        if found.plain:
+            return [Resolved(found.finding, place.sites if place else ())]
         lies_in = self._grammar.sites.lies_in
         sites = place.sites if place else ()
         candidates = sites or ((default_site,) if default_site else ())
@@ -290,6 +294,24 @@ class Context:
         if composed:
             return composed
         return [Resolved(found.finding, sites or found.nested or self._grammar.intrinsic.get(found.finding, ()))]
+
+    def _fits(self, found: Found, organ: Place, default_site: str | None) -> bool:
+        """Whether a finding without a place is of the organ named last.
+
+        Where it is nothing there and something at the site of the exam, a denial is of that
+        (皮膚は肥厚。石灰化なし of a mammogram denies calcification of the breast).
+        """
+        lies_in = self._grammar.sites.lies_in
+        if default_site is None:
+            return True
+        covering = all(lies_in(site, self._coverings) for site in organ.sites)
+        if covering and not lies_in(default_site, self._coverings):
+            return False
+        if found.finding in self._unplaced:
+            return not self._compose(found.finding, (default_site,), sited=False)
+        if found.status != "absent" or self._compose(found.finding, organ.sites, sited=True):
+            return True
+        return not self._compose(found.finding, (default_site,), sited=False)
 
     def _compose(self, finding: str, sites: Sequence[str], *, sited: bool) -> list[Resolved]:
         lies_in = self._grammar.sites.lies_in

@@ -40,6 +40,7 @@ class Entry:
     form: Form = "final"
     before: bool = False
     adjacent: bool = False
+    of: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ def _cue_words(rules: Rulebook) -> Iterator[tuple[str, Entry]]:
                     form=phrase.form,
                     before=phrase.direction == "before",
                     adjacent=phrase.adjacent,
+                    of=frozenset(phrase.of),
                 ),
             )
     for verb in assertion.verbs:

@@ -73,9 +73,7 @@ def find(text: str, lexicon: Lexicon, words: Words) -> Hits:
         heads=_heads(own_findings, [hit for hit in candidates if hit.entry.name in lexicon.generic]),
         sites=own_sites,
         sides=by_kind["side"],
-        cues=veto.longest(
-            _outside(by_kind["cue"], [hit for hit in findings if hit.entry.name not in lexicon.transparent])
-        ),
+        cues=_cues(by_kind["cue"], [hit for hit in findings if hit.entry.name not in lexicon.transparent], veto),
         arguments=longest(by_kind["argument"]),
     )
 
@@ -142,6 +140,13 @@ def _longest_first(hit: Hit) -> tuple[int, int]:
 
 def _in_order(hit: Hit) -> tuple[int, int]:
     return hit.start, hit.end
+
+
+def _cues(cues: Sequence[Hit], findings: Sequence[Hit], veto: _Veto) -> list[Hit]:
+    """The longest cues; one of certain findings only hides none of the others, nor does a finding hide it."""
+    general = veto.longest(_outside([cue for cue in cues if not cue.entry.of], findings))
+    special = longest([cue for cue in cues if cue.entry.of])
+    return sorted([*general, *special], key=_in_order) if special else general
 
 
 def _outside(cues: Sequence[Hit], findings: Sequence[Hit]) -> list[Hit]:

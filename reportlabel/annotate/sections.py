@@ -69,6 +69,7 @@ class Splitter:
     goes_on: re.Pattern[str]
     starts: re.Pattern[str]
     wrap_width: int
+    list_mark: re.Pattern[str]
     memo: dict[str, _Block] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -98,6 +99,10 @@ class Splitter:
             goes_on=re.compile(rf"(?:{words(rules.line_openers)})$"),
             starts=re.compile(rf"(?:[{bullets}【\[<■]|{words(rules.starters)}|[^\u3041-\u3093、。)])"),
             wrap_width=rules.wrap_width,
+            # #2 in front of a sentence counts it; #4R, and #7 before a particle, is a lymph node station
+            list_mark=re.compile(
+                rf"{re.escape(normaliser(rules.list_mark))}\s?\d{{1,2}}(?![\da-z]|\s?(?:{words(rules.no_list_mark)}))[:.、]?\s*"
+            ),
         )
 
     def split(self, text: str, what_is: Callable[[str], Meaning] = lambda _: "place") -> list[Sentence]:
@@ -155,6 +160,8 @@ class Splitter:
         for stop in stops if stops and stops[-1] == end else [*stops, end]:
             part = line[at:stop]
             first, last = stop - len(part.lstrip()), at + len(part.rstrip())
+            mark = self.list_mark.match(line, first, last)
+            first = first if mark is None else mark.end()
             if last > first:
                 spans.extend(_cut(line, first, last))
             at = stop

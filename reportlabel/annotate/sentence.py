@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from reportlabel.annotate.assertion import Assertion, AssertionWords, Temporality, assess, invert
+from reportlabel.annotate.assertion import (
+    Assertion,
+    AssertionWords,
+    Temporality,
+    assess,
+    invert,
+    no_share,
+    open_choices,
+)
 from reportlabel.annotate.attributes import (
     AttributeWords,
     Size,
@@ -24,7 +32,7 @@ from reportlabel.annotate.clause import Clauses, ClauseWords, alternatives, find
 from reportlabel.annotate.lexicon import Lexicon, build_lexicon
 from reportlabel.annotate.match import Hit, Hits, Words, find
 from reportlabel.annotate.normalise import Compact, Normaliser
-from reportlabel.annotate.sites import Group, Place, SiteWords, find_groups, place_in_clause
+from reportlabel.annotate.sites import LIVER, Group, Place, SiteWords, find_groups, place_in_clause
 from reportlabel.rulebook.load import Rulebook
 from reportlabel.rulebook.models import Change, Side, Status
 
@@ -46,8 +54,11 @@ class Grammar:
     unsized: frozenset[str]
     named_lesions: frozenset[str]
     graded: frozenset[str]
+    composed_of: dict[str, frozenset[str]]
     generic: frozenset[str]
     after_size: re.Pattern[str]
+    hindrance: re.Pattern[str]
+    liver_words: re.Pattern[str]
 
     @classmethod
     def from_rules(cls, rules: Rulebook, normaliser: Normaliser) -> Grammar:
@@ -78,7 +89,13 @@ class Grammar:
             unsized=frozenset(context.unsized),
             named_lesions=frozenset(rules.primary_tumour.diagnosis),
             after_size=re.compile(rf"[。、]|{alternatives(rules.assertion.particles.after_size, normaliser)}"),
+            hindrance=re.compile(alternatives(context.hindrances, normaliser)),
+            liver_words=re.compile(alternatives(rules.anatomy.segments.liver_words, normaliser)),
             generic=lexicon.generic,
+            composed_of={
+                finding.id: frozenset(compose.finding for compose in finding.compose)
+                for finding in rules.findings.values()
+            },
             graded=frozenset(
                 entry.value_of.removesuffix(".grade")
                 for label_set in rules.label_sets.values()
@@ -101,6 +118,7 @@ class Found:
         nested: sites named inside the word (骨 in 骨硬化), which count where nothing else gives one.
         handed: the place a lesion hands on to what is said of it later.
         weak: named as a cause only; dropped where the report says more of it elsewhere.
+        plain: an artefact is what is spoken of; no site makes a specific finding of it.
         stands_in: the head of the compound before it; it counts only where that one did not hold at its site.
     """
 
@@ -124,6 +142,7 @@ class Found:
     weak: bool = False
     handed: Place | None = None
     nested: tuple[str, ...] = ()
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +168,10 @@ def analyse(sentence: Compact, topic: Place | None, grammar: Grammar, words: Wor
     """Analyse one compact sentence; ``topic`` is the place its heading gives."""
     text = sentence.text
     hits = find(text, grammar.lexicon, words)
-    groups = find_groups(text, hits.sites, hits.sides, grammar.sites, topic=topic)
+    organ_said = topic
+    if topic is None and grammar.liver_words.search(text) is not None:
+        organ_said = LIVER
+    groups = find_groups(text, hits.sites, hits.sides, grammar.sites, topic=organ_said)
     sizes = [size for size in find_sizes(text, grammar.attributes) if not size.prior]
     changes = find_changes(text, grammar.attributes)
     anaphoric = text.startswith(grammar.anaphora)
@@ -199,11 +221,15 @@ def _found(
     heads = sorted([*hits.findings, *_outside(hits.arguments, [*hits.findings, *hits.cues])], key=lambda hit: hit.start)
     outer = [group for group in groups if not _nested(group, hits.findings)]
     image = _image(text, grammar)
+    choices = open_choices(text, hits.findings, [*hits.sites, *hits.sides], grammar.assertion)
+    hindered = grammar.hindrance.search(text) is not None
     result: list[Found] = []
     for index, hit in enumerate(hits.findings):
         assertion = _assertion(text, hit, heads, hits.cues, clauses, grammar)
         if assertion is None or assertion.status is None:
             continue
+        if index in choices and assertion.status == "present":
+            assertion = replace(assertion, status="uncertain", cue=choices[index])
         stop = next((cue.start for cue in hits.cues if cue.start >= hit.end and not cue.entry.before), bounds[index][1])
         reach = _Reach(
             clauses=clauses,
@@ -214,6 +240,7 @@ def _found(
             earlier=result,
             cues=hits.cues,
             last_hit=hits.findings[index - 1] if index else None,
+            hindered=hindered,
         )
         size = sizes.get(index)
         said = _Said(
@@ -223,11 +250,16 @@ def _found(
             change=changes.get(index),
             image=image,
         )
-        result.append(_one(sentence, hit, said, reach, grammar))
+        placed = _one(sentence, hit, said, reach, grammar)
+        result.append(placed)
         head = hits.heads.get((hit.start, hit.end))
         if head is None:
             continue
-        listed = any(group.start < hit.start < group.end and len(group.place.sites) > 1 for group in groups)
+        listed = any(group.start < hit.start < group.end and len(group.place.sites) > 1 for group in groups) or (
+            # 大動脈弓から冠動脈にかけて壁在石灰化: the word names one of the places, what it is made of is at both
+            head.entry.name in grammar.composed_of[hit.entry.name]
+            and len(placed.place.sites if placed.place else ()) > 1
+        )
         if listed or hit.entry.at:
             result.append(_one(sentence, head, said, reach, grammar, compound=hit, stands_in=not listed))
     return tuple(result)
@@ -244,6 +276,7 @@ class _Reach(NamedTuple):
     earlier: Sequence[Found]
     cues: Sequence[Hit]
     last_hit: Hit | None
+    hindered: bool
 
 
 class _Said(NamedTuple):
@@ -310,6 +343,7 @@ def _one(
         weak=assertion.weak,
         handed=place if hit.entry.at else _handed(name, place, side, grammar.intrinsic),
         nested=own[-1].place.sites if own else (),
+        plain=reach.hindered and name in grammar.lexicon.transparent,
     )
 
 
@@ -393,6 +427,10 @@ def _assertion(
         # a normal statement stands for itself: the denial after it (CPA sharp、心拡大なし) is of something else
         return Assertion("absent", "current", "")
     assertion = assess(text, hit, heads, cues, clauses, grammar.assertion)
+    if assertion.status == "present":
+        share = no_share(text, hit, grammar.assertion)
+        if share is not None:
+            assertion = replace(assertion, status="absent", cue=share)
     return invert(assertion) if hit.entry.inverse else assertion
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -33,6 +33,9 @@ class Place:
     lobe: str | None = None
 
 
+LIVER = Place(sites=("liver",))
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Coordinated places that stand together in the text."""
@@ -56,6 +59,7 @@ class SiteWords:
     joint: re.Pattern[str] = field(repr=False)
     behind: frozenset[str] = frozenset()
     orientation: tuple[str, ...] = ()
+    parts: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @classmethod
     def from_rules(cls, rules: Rulebook, normaliser: Normaliser) -> SiteWords:
@@ -85,6 +89,7 @@ class SiteWords:
                 rf"(?:{any_of(anatomy.before)})*\s?(?:{any_of(anatomy.between)})+(?:{any_of(anatomy.after)})?"
                 rf"(?:(?:{ordinal})?\d[\d\u30fb,~～\-./ ]*(?:{ordinal})?)?"
             ),
+            parts={normaliser(term): frozenset(part.of) for part in anatomy.parts for term in part.terms},
             orientation=tuple(normaliser(word) for word in anatomy.orientation),
             behind=frozenset(normaliser(word) for word in rules.assertion.particles.before_place),
         )
@@ -108,8 +113,12 @@ class _Token(NamedTuple):
 
 
 def settle_segment(place: Place, organ: Place | None, words: SiteWords) -> Place:
-    """The place of a bare segment number: of the liver where that was spoken of last, else of the lung."""
-    if organ is not None and any(words.lies_in(site, frozenset({"liver"})) for site in organ.sites):
+    """The place of a bare segment number: of the liver where that was spoken of last, else of the lung.
+
+    Segments of the liver have no side, so one with a side (右S6) is of the lung.
+    """
+    of_liver = organ is not None and any(words.lies_in(site, frozenset({"liver"})) for site in organ.sites)
+    if of_liver and place.side is None:
         settled, lobe = "liver", None
     else:
         settled, lobe = _LOBE_SITES.get(place.lobe or "", "lung"), place.lobe
@@ -125,7 +134,7 @@ def find_groups(
     text: str, sites: Sequence[Hit], sides: Sequence[Hit], words: SiteWords, *, topic: Place | None = None
 ) -> list[Group]:
     """All groups of a compact sentence, in order; ``topic`` says which organ a bare segment number is of (肝: S5に)."""
-    tokens = _tokens(text, sites, sides, words)
+    tokens = _tokens(text, _of_organs(text, sites, topic, words), sides, words)
     if not tokens:
         return []
     groups: list[Group] = []
@@ -145,6 +154,27 @@ def find_groups(
             elements = [[token]]
     groups.append(_group(text, elements, words, topic))
     return groups
+
+
+def _of_organs(text: str, sites: Sequence[Hit], topic: Place | None, words: SiteWords) -> list[Hit]:
+    """The sites, a word that names a part of several organs (頸部) being of the organ of the heading or before it."""
+    known: list[Hit] = []
+    for at, hit in enumerate(sites):
+        wanted = words.parts.get(text[hit.start : hit.end])
+        following = sites[at + 1] if at + 1 < len(sites) else None
+        if wanted is None or (following is not None and following.start == hit.end):
+            known.append(hit)
+            continue
+        organ: str | None = None
+        if known and words.joint.fullmatch(text, known[-1].end, hit.start) is None:
+            organ = known[-1].entry.name
+        elif topic is not None and topic.sites:
+            organ = topic.sites[0]
+        if organ is not None and words.lies_in(organ, wanted):
+            known.append(hit._replace(entry=replace(hit.entry, name=organ, side=None, lobe=None, regions=())))
+        else:
+            known.append(hit)
+    return known
 
 
 def _tokens(text: str, sites: Sequence[Hit], sides: Sequence[Hit], words: SiteWords) -> list[_Token]:

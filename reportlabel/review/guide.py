@@ -1,7 +1,8 @@
 """The annotation guide for readers, in Japanese: what each finding means, with its words and examples from the rules.
 
 ``python -m reportlabel.review.guide docs/review-guide.ja.md`` writes it. Labels of several label sets that mean the
-same share one entry. An example is shown only where the rules give its label the value that stands beside it.
+same share one entry. An example is shown only where the rules give its label the value that stands beside it, in every
+label set of the entry.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from reportlabel.flow import label_batch
 from reportlabel.review.config import Screen, load_screen
 from reportlabel.review.settings import GuideSection, GuideWords, load_settings
 from reportlabel.rulebook.load import Rulebook, find_label_set, load_rules
-from reportlabel.rulebook.models import Compose, Finding, LabelEntry, LabelSet
+from reportlabel.rulebook.models import Compose, Finding, LabelEntry, LabelSet, Value
 
 FILE = "docs/review-guide.ja.md"
 
@@ -50,7 +51,7 @@ def review_guide(
     """
     chosen = {name: find_label_set(rules, name) for name in label_sets or rules.label_sets}
     topics = topics_of(chosen, rules, screen)
-    examples = _examples(topics, chosen, rules)
+    examples = _examples(topics, chosen, rules, words)
     lines = [f"# {words.title}", "", words.made_by.replace("{file}", file), ""]
     for section in words.general:
         lines += [f"## {section.heading}", "", *(f"- {point}" for point in section.text), ""]
@@ -89,35 +90,55 @@ def _general_examples(section: GuideSection, rules: Rulebook, words: GuideWords,
     return [f"| {words.example} | {words.label} | {words.status} |", "|---|---|---|", *rows, ""] if rows else []
 
 
-_Told = dict[str, list[str]]
+_Told = dict[Value, list[str]]
 
 
 def _examples(
-    topics: Sequence[Topic], label_sets: Mapping[str, LabelSet], rules: Rulebook
+    topics: Sequence[Topic], label_sets: Mapping[str, LabelSet], rules: Rulebook, words: GuideWords
 ) -> dict[tuple[str, tuple[str, ...]], _Told]:
-    """Topic -> status -> texts of examples whose label has that status in the first of its label sets."""
+    """Topic -> status -> texts of examples whose label has that status in all of its label sets.
+
+    Those that are written for a label stand in front of those that it has from its findings.
+    """
     annotator = Annotator(rules)
-    told: dict[tuple[str, tuple[str, ...]], _Told] = {}
-    for name, label_set in label_sets.items():
-        own = [topic for topic in topics if topic.label_sets[0] == name]
-        texts = sorted(
-            {one.text for topic in own for finding in topic.entry.any_of for one in rules.findings[finding].examples}
+    offered = {(topic.entry.id, topic.label_sets): _offered(topic, rules, words) for topic in topics}
+    given = {
+        name: _values(
+            sorted({text for topic in topics if name in topic.label_sets for text, _ in offered[_key(topic)]}),
+            annotator,
+            label_set,
         )
-        if not texts:
-            told |= {(topic.entry.id, topic.label_sets): {} for topic in own}
-            continue
-        reports = pl.DataFrame({"report_id": [str(number) for number in range(len(texts))], "text": texts})
-        labels = label_batch(reports, annotator, label_set).labels
-        values = {(texts[int(row[0])], row[1]): row[2] for row in labels.select("report_id", "finding", "value").rows()}
-        for topic in own:
-            fitting: _Told = {}
-            for finding in topic.entry.any_of:
-                for one in rules.findings[finding].examples:
-                    some = fitting.setdefault(one.status, [])
-                    if values[one.text, topic.entry.id] == one.status and one.text not in some:
-                        some.append(one.text)
-            told[topic.entry.id, topic.label_sets] = fitting
+        for name, label_set in label_sets.items()
+    }
+    told: dict[tuple[str, tuple[str, ...]], _Told] = {}
+    for topic in topics:
+        ids = {name: _own(name, topic.entry, rules).id for name in topic.label_sets}
+        fitting = told[_key(topic)] = {}
+        for text, status in offered[_key(topic)]:
+            some = fitting.setdefault(status, [])
+            if text not in some and all(given[name][text, label] == status for name, label in ids.items()):
+                some.append(text)
     return told
+
+
+def _key(topic: Topic) -> tuple[str, tuple[str, ...]]:
+    return topic.entry.id, topic.label_sets
+
+
+def _offered(topic: Topic, rules: Rulebook, words: GuideWords) -> list[tuple[str, Value]]:
+    """Text and status: examples written for the label, then those of its findings."""
+    ids = {(name, _own(name, topic.entry, rules).id) for name in topic.label_sets}
+    written = [(one.text, one.status) for one in words.examples if (one.label_set, one.finding) in ids]
+    return written + [(one.text, one.status) for name in topic.entry.any_of for one in rules.findings[name].examples]
+
+
+def _values(texts: Sequence[str], annotator: Annotator, label_set: LabelSet) -> dict[tuple[str, str], str]:
+    """(text, label) -> its value, each text a report of its own."""
+    if not texts:
+        return {}
+    reports = pl.DataFrame({"report_id": [str(number) for number in range(len(texts))], "text": texts})
+    labels = label_batch(reports, annotator, label_set).labels
+    return {(texts[int(row[0])], row[1]): row[2] for row in labels.select("report_id", "finding", "value").rows()}
 
 
 def _topic(topic: Topic, examples: _Told, rules: Rulebook, words: GuideWords, screen: Screen) -> list[str]:
@@ -126,13 +147,15 @@ def _topic(topic: Topic, examples: _Told, rules: Rulebook, words: GuideWords, sc
     sets = words.separator.join(_label_of(name, entry, rules) for name in topic.label_sets)
     lines = [f"#### {entry.name.ja}", "", f"- {words.in_sets}：{sets}"]
     if len(concepts) > 1:
-        lines.append(f"- {words.any_of}：{words.separator.join(one.name.ja for one in concepts)}")
+        names = dict.fromkeys(_name(one) for one in concepts)
+        lines.append(f"- {words.any_of}：{words.separator.join(names)}")
     if entry.at:
         lines.append(f"- {words.at}：{_sites(entry.at, rules, words)}")
     terms = [term.text for one in concepts for term in one.terms if term.means is None]
     lines += _listed(words.terms, terms, words)
     composed = [line for one in concepts for part in one.compose if (line := _composed(part, rules, words))]
     if composed:
+        composed = list(dict.fromkeys(composed))
         lines += [f"- {words.composed}", *(f"    - {line}" for line in composed)]
     lines += _listed(words.exclude, [text for one in concepts for text in one.exclude], words)
     implied = [name for one in concepts for name in one.implied_by]
@@ -141,7 +164,9 @@ def _topic(topic: Topic, examples: _Told, rules: Rulebook, words: GuideWords, sc
         words.denied_by, [_name(rules.findings[one]) for one in entry.denied_by if one in rules.findings], words
     )
     if entry.none_of_others:
-        lines.append(f"- {words.none_of_others}")
+        lines.append(f"- {words.else_absent if entry.else_absent else words.none_of_others}")
+    remarks = [words.remarks.get(name, {}).get(_own(name, entry, rules).id) for name in topic.label_sets]
+    lines += [f"- {one}" for one in dict.fromkeys(remarks) if one]
     rows = [
         f"| {screen.status_name(status.id)} | {_cell(text)} |"
         for status in screen.statuses
@@ -153,13 +178,18 @@ def _topic(topic: Topic, examples: _Told, rules: Rulebook, words: GuideWords, sc
     return lines
 
 
+def _own(name: str, entry: LabelEntry, rules: Rulebook) -> LabelEntry:
+    """The label of a label set that means the same as ``entry``."""
+    same = (entry.any_of, entry.at, entry.denied_by, entry.none_of_others)
+    labels = rules.label_sets[name].findings
+    return next(one for one in labels if (one.any_of, one.at, one.denied_by, one.none_of_others) == same)
+
+
 def _label_of(name: str, entry: LabelEntry, rules: Rulebook) -> str:
     """Label set and id of the label in it, with its name where it has another one there."""
-    label_set = rules.label_sets[name]
-    same = (entry.any_of, entry.at, entry.denied_by, entry.none_of_others)
-    own = next(one for one in label_set.findings if (one.any_of, one.at, one.denied_by, one.none_of_others) == same)
+    own = _own(name, entry, rules)
     other = f"「{own.name.ja}」" if own.name.ja != entry.name.ja else ""
-    return f"{label_set.name.ja}{other} `{own.id}`"
+    return f"{rules.label_sets[name].name.ja}{other} `{own.id}`"
 
 
 def _listed(heading: str, texts: Sequence[str], words: GuideWords) -> list[str]:
@@ -174,7 +204,11 @@ def _listed(heading: str, texts: Sequence[str], words: GuideWords) -> list[str]:
 def _composed(part: Compose, rules: Rulebook, words: GuideWords) -> str | None:
     if part.finding not in rules.findings:
         return None
-    sites = _sites(part.at, rules, words)
+    hidden = {site for one in words.not_shown if one.finding == part.finding for site in one.at}
+    shown = [site for site in part.at if site not in hidden]
+    if not shown:
+        return None
+    sites = _sites(shown, rules, words)
     if part.unsited:
         sites += words.separator + words.unsited
     return words.composed_of.replace("{finding}", _name(rules.findings[part.finding])).replace("{sites}", sites)

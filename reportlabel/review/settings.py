@@ -95,8 +95,19 @@ class GuideSection(Strict):
     examples: Annotated[list[GuideExample], Field(default_factory=list)]
 
 
+class NotShown(Strict):
+    """A word that rules read at a site where no reader would write it (a default site): the guide leaves it out."""
+
+    finding: str
+    at: Annotated[list[str], Field(min_length=1)]
+
+
 class GuideWords(Strict):
-    """The words of the guide; what stands in braces is filled in. ``most_…``: how much of the rules is shown."""
+    """The words of the guide; what stands in braces is filled in. ``most_…``: how much of the rules is shown.
+
+    ``examples``: told for a label in front of those of its findings, where these do not fit the exam. ``not_shown``:
+    pairs of a word and sites that help no reader. ``remarks``: label set → label → a sentence on what it takes in.
+    """
 
     title: str
     made_by: Annotated[str, Field(pattern=r"\{file\}")]
@@ -114,12 +125,16 @@ class GuideWords(Strict):
     implied_by: str
     denied_by: str
     none_of_others: str
+    else_absent: str
     label: str
     status: str
     example: str
     separator: str
     most_terms: Annotated[int, Field(ge=1)]
     most_examples: Annotated[int, Field(ge=1)]
+    examples: Annotated[list[GuideExample], Field(default_factory=list)]
+    not_shown: Annotated[list[NotShown], Field(default_factory=list)]
+    remarks: Annotated[dict[str, dict[str, str]], Field(default_factory=dict)]
 
 
 class ReviewSettings(Strict):

@@ -154,6 +154,14 @@ class Segments(Strict):
 
     lung: dict[str, LobeBySide]
     liver: list[str]
+    liver_words: list[str]
+
+
+class OrganPart(Strict):
+    """Words that name a part of one of several organs; after such an organ they are a part of it."""
+
+    terms: list[str]
+    of: list[str]
 
 
 class Anatomy(Strict):
@@ -173,6 +181,7 @@ class Anatomy(Strict):
     after: list[str]
     touching: list[str]
     nodal_regions: list[str] = []
+    parts: list[OrganPart] = []
 
 
 # --- assertion.yaml
@@ -198,13 +207,14 @@ class Verb(Strict):
 
 
 class Phrase(Strict):
-    """Cues that are not conjugated. ``adjacent``: only right behind the finding."""
+    """Cues that are not conjugated. ``adjacent``: only right behind the finding; ``of``: of these findings alone."""
 
     effect: Effect
     terms: list[str]
     form: Form = "final"
     direction: Literal["after", "before"] = "after"
     adjacent: bool = False
+    of: list[str] = []
 
 
 class Comparison(Strict):
@@ -212,6 +222,29 @@ class Comparison(Strict):
 
     words: list[str]
     not_before: list[str]
+
+
+class Alternatives(Strict):
+    """Signs between two diagnoses of which neither is sure (A > B, A vs B)."""
+
+    words: list[str]
+    not_beside: list[str]
+
+
+class AfterProcedure(Strict):
+    """What makes a procedure one of the past (EVAR後の瘤径拡大)."""
+
+    words: list[str]
+    before: list[str]
+
+
+class Share(Strict):
+    """Percentages that are none: zero, and less than a small one (10%未満)."""
+
+    unit: str
+    links: list[str]
+    below: list[str]
+    at_most: float
 
 
 class Prior(Strict):
@@ -279,12 +312,16 @@ class AssertionRules(Strict):
     verbs: list[Verb]
     phrases: list[Phrase]
     comparison: Comparison
+    alternatives: Alternatives
+    share: Share
     blockers: list[str]
     light_nouns: list[str]
     argument_nouns: list[str]
     list_particles: list[str]
     clause_ends: list[str]
     coordinators: list[str]
+    procedures: list[str]
+    after_procedure: AfterProcedure
     modifiers: list[str]
     prior: Prior
     change: ChangeWords
@@ -326,6 +363,8 @@ class SectionRules(Strict):
     brackets: Brackets
     bullets: str
     sentence_ends: str
+    list_mark: str
+    no_list_mark: list[str]
     line_closers: list[str]
     line_openers: list[str]
     starters: list[str]
@@ -343,6 +382,9 @@ class ContextRules(Strict):
     targets: list[str]
     unsized: list[str]
     transparent: list[str]
+    hindrances: list[str]
+    coverings: list[str]
+    unplaced: list[str]
     memory: int
     anaphora: list[str]
 
