@@ -302,10 +302,10 @@ def _round(given: argparse.Namespace, console: Console) -> None:
     readers = settings.data.held_out_readers
     annotator, before = Annotator(), BertExtractor.load(given.model)
     reports, gold, marks = style_reports(readers, reports=2 * given.readings, seed=given.seed)
-    patients = reports["patient_id"].unique(maintain_order=True)
-    read_by = reports.filter(pl.col("patient_id").is_in(patients.head(len(patients) // 2).implode())).head(
-        given.readings
-    )
+    # whole patients until there are enough, so that nobody is read and judged
+    of_patient = reports.group_by("patient_id", maintain_order=True).len()
+    begun = of_patient.filter(pl.col("len").cum_sum().shift(1, fill_value=0) < given.readings)
+    read_by = reports.join(begun, on="patient_id", how="semi", maintain_order="left").head(given.readings)
     unread = reports.join(read_by.select("patient_id"), on="patient_id", how="anti")
     others, others_gold, _ = style_reports(readers, reports=given.readings, seed=given.seed + 1, others=True)
     tables = simulated_readings(read_by, gold, marks, annotator.rules.label_sets)
