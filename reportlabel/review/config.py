@@ -224,7 +224,7 @@ def controls(label_set: LabelSet, rules: Rulebook, screen: Screen) -> tuple[Cont
     ]
     asked.sort(key=lambda one: order.index(one.region))
     for value in label_set.values:
-        known = screen.values.get(value.value_of.partition(".")[2], ())
+        known = screen.values.get(value.value_of, screen.values.get(value.value_of.partition(".")[2], []))
         answers = (*known, "not_mentioned") if known else ()
         asked.append(Control(value.id, value.name.ja, "choice" if known else "text", answers))
     return tuple(asked)

@@ -101,6 +101,13 @@ def test_findings_stand_in_groups_by_region(rules: Rulebook, screen: Screen) -> 
     assert all(len(collapse) == 1 for collapse in root.iter("Collapse"))
 
 
+def test_grades_of_a_closed_scale_are_chosen_and_others_typed_in(rules: Rulebook, screen: Screen) -> None:
+    bone = {one.id: one for one in controls(rules.label_sets["bone_scintigraphy"], rules, screen)}
+    assert (bone["eod"].kind, bone["eod"].answers) == ("choice", ("0", "1", "2", "3", "4", "not_mentioned"))
+    breast = {one.id: one for one in controls(rules.label_sets["mammography"], rules, screen)}
+    assert breast["category"].kind == "text"
+
+
 def test_values_with_a_closed_list_are_chosen_and_others_typed(rules: Rulebook, screen: Screen) -> None:
     asked = {one.id: one for one in controls(rules.label_sets["lung_ct"], rules, screen)}
     assert asked["primary_side"].kind == "choice"
